@@ -10,10 +10,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.json_text import as_utf8
@@ -56,8 +55,8 @@ def read_reference(root: Path, path: str) -> str:
     Raises:
         ItemError: The path leads elsewhere, or the file is missing, empty, too large or not UTF-8.
     """
-    with _opened(root, _parts(path), path) as descriptor:
-        content = _content(descriptor, path)
+    with _opened(root, _parts(path), path) as file:
+        content = _content(file, path)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -80,8 +79,7 @@ def _parts(path: str) -> list[str]:
     return parts
 
 
-@contextmanager
-def _opened(root: Path, parts: list[str], path: str) -> Iterator[int]:
+def _opened(root: Path, parts: list[str], path: str) -> BinaryIO:
     folder = -1
     try:
         folder = os.open(root, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
@@ -89,30 +87,22 @@ def _opened(root: Path, parts: list[str], path: str) -> Iterator[int]:
             below = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
             os.close(folder)
             folder = below
-        descriptor = os.open(parts[-1], _FILE_FLAGS, dir_fd=folder)
+        return open(parts[-1], "rb", opener=lambda name, _: os.open(name, _FILE_FLAGS, dir_fd=folder))
     except (OSError, UnicodeEncodeError) as error:
         raise _fault(path, _why(error)) from error
     finally:
         if folder >= 0:
             os.close(folder)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
-def _content(descriptor: int, path: str) -> bytes:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+def _content(file: BinaryIO, path: str) -> bytes:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise _fault(path, "is not a regular file")
-    if status.st_size > MAX_REFERENCE:
-        raise _fault(path, f"is larger than {MAX_REFERENCE >> 20} MiB")
     try:
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            content = file.read(MAX_REFERENCE + 1)
+        content = file.read(MAX_REFERENCE + 1)
     except OSError as error:
         raise _fault(path, _why(error)) from error
-    if len(content) > MAX_REFERENCE:  # it grew, or its size is not known
+    if len(content) > MAX_REFERENCE:
         raise _fault(path, f"is larger than {MAX_REFERENCE >> 20} MiB")
     return content
 
@@ -127,6 +117,8 @@ def _why(error: OSError | UnicodeEncodeError) -> str:
             return "leads through a symbolic link or a file, which is not followed"
         case errno.ENOENT:
             return "is not there"
+        case errno.EISDIR:
+            return "is not a regular file"
     return f"cannot be read: {error.strerror}"
 
 

@@ -125,7 +125,9 @@ def test_another_version_of_the_file_is_an_error(header: str, value: str | None)
         _ids(_source(address))
 
 
-@pytest.mark.parametrize("moment", ["yesterday", "Fri, 31 Dec 9999 23:59:59 GMT", f"Fri, 27 Nov 2026 10:00:00 +{'9' * 20}"])
+@pytest.mark.parametrize(
+    "moment", ["yesterday", "Fri, 31 Dec 9999 23:59:59 GMT", f"Fri, 27 Nov 2026 10:00:00 +{'9' * 20}"]
+)
 def test_a_time_of_change_that_no_calendar_has_is_ignored(moment: str) -> None:
     """A wrong time in a response is no reason not to read the file."""
     headers = {"Last-Modified": moment}

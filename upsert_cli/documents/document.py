@@ -9,16 +9,30 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Splitter, chunk_id, chunk_name
-from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, copied_hash, record_hash
+from upsert_cli.documents.hashing import (
+    AVERAGE_NUMBER,
+    CHUNK_KEY,
+    HASH_KEY,
+    OBJECT_KEY,
+    chunk_hash,
+    chunk_id,
+    chunk_name,
+    copied_hash,
+    record_hash,
+)
 from upsert_cli.documents.metadata import Value, metadata_of
 from upsert_cli.documents.recipe import Recipe, read_payload
-from upsert_cli.errors import ItemError, Stage
+from upsert_cli.errors import ItemError, Refusal, Stage, UpsertCliError
+from upsert_cli.packages import install_command, is_installed
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import canonical
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PIECE = 1 << 16  # characters that are split at once; some 60 ms with chunks of 254 tokens
 MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of the metadata that every chunk of an item repeats
 NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 
@@ -164,3 +178,90 @@ def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
         yield known, False
         known = following
     yield known, True
+
+
+# -- splitting ----------------------------------------------------------------------------------------------------
+
+
+def require_splitter() -> None:
+    """Check that texts can be split.
+
+    Raises:
+        UpsertCliError: The package is not installed.
+    """
+    if not is_installed("semantic_text_splitter"):
+        command = install_command("semantic-text-splitter>=0.25")
+        raise UpsertCliError(message=f"--split needs a package that is not installed; `{command}`")
+
+
+class Splitter:
+    """Splits texts for one model: between paragraphs, else sentences, else words, measured in the model's own tokens.
+
+    The chunks cover the text to the letter. A text is split piece by piece, so that one of any length costs little
+    memory and delays nothing.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, overlap: int, prefix: str = "") -> None:
+        """Prepare to split with a tokenizer that neither truncates nor pads.
+
+        Args:
+            tokenizer: The model's own.
+            max_tokens: Tokens of a chunk, including those of the prefix and those that the model puts around each text.
+            overlap: The most tokens that a chunk repeats of the previous one; fewer than `max_tokens`.
+            prefix: Embedded before each chunk, and no part of it.
+
+        Raises:
+            Refusal: The prefix leaves no room for a chunk.
+        """
+        from semantic_text_splitter import TextSplitter
+
+        self.max_tokens = max_tokens
+        self.overlap = overlap
+        self._tokenizer: Any = tokenizer
+        self._prefix = prefix
+        # Some tokenizers, such as that of e5, turn the space at the end of a prefix into a token of its own.
+        taken = len(self._tokenizer.encode(prefix)) if prefix else tokenizer.num_special_tokens_to_add(is_pair=False)
+        if prefix and taken >= max_tokens:
+            raise Refusal(
+                message=f"--max-tokens {max_tokens} leaves no room for text after the {taken} tokens of the prefix "
+                f"{prefix!r}; raise it, or give a shorter --passage-prefix"
+            )
+        room = max(1, max_tokens - taken)
+        self._splitter = TextSplitter.from_huggingface_tokenizer(
+            tokenizer, room, overlap=min(overlap, room - 1), trim=False
+        )
+
+    def chunks(self, text: str) -> Iterator[str]:
+        """Yield the chunks of a text in order.
+
+        Raises:
+            ItemError: A single character has more tokens than a chunk may have.
+        """
+        for start, end in self._spans(text):
+            yield from self._fitting(text, start, end)
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        begin = 0
+        while begin < len(text):
+            piece = text[begin : begin + PIECE]
+            chunks = self._splitter.chunk_indices(piece)
+            spans = [(begin + start, begin + start + len(chunk)) for start, chunk in chunks]
+            if begin + len(piece) == len(text):
+                yield from spans
+                return
+            # The piece ends in the middle of the text, so its last chunk is split again with the next piece.
+            yield from spans[:-1] or spans
+            begin = spans[-1][0] if len(spans) > 1 else spans[-1][1]
+
+    def _fitting(self, text: str, start: int, end: int) -> Iterator[str]:
+        """Yield one chunk, or its halves if it is too long: at a cut, a tokenizer may make more tokens."""
+        chunk = text[start:end]
+        if len(self._tokenizer.encode(self._prefix + chunk)) <= self.max_tokens:
+            yield chunk
+        elif len(chunk) == 1:
+            detail = f"the character {chunk!a} alone has more than {self.max_tokens} tokens; raise --max-tokens"
+            raise ItemError(stage=Stage.SPLITTING, detail=detail)
+        else:
+            middle = start + len(chunk) // 2
+            yield from self._fitting(text, start, middle)
+            yield from self._fitting(text, middle, end)

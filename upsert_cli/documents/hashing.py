@@ -1,9 +1,12 @@
-"""The hash that a record carries in its metadata; the half that differs decides how the record is written.
+"""The hash in the metadata of a record, whose differing half decides how the record is written, and the ids of chunks.
 
 Two halves in hex, `<text>.<metadata>`. If an item brings its own vector, the first half is `<text>+<vector>`; for the
 mean of an item's chunks it is `<text>+<hash of the whole text>`. A chunk's hash ends with `>#` if another chunk follows
 and with `$#` if it is the last; that of the mean, and those of the first versions, end with `#` alone. When a hash is
 stored, `~` and a check digit for each float of the metadata are added, before these marks.
+
+Chunk 0 of the item `a` is the record `a#0`, the mean of its chunks `a#average`. With `--split` every item becomes
+chunks, a short one just chunk 0, so an item whose own id is `a#0` is never mistaken: its chunk 0 is `a#0#0`.
 """
 
 from __future__ import annotations
@@ -25,6 +28,11 @@ CHUNK_MARK = "#"  # at the end; tells a chunk from an item whose own id looks li
 FOLLOWED_MARK, LAST_MARK = ">", "$"  # before the mark of a chunk; tell whether another chunk of its item follows
 FLOAT_MARK = "~"  # before the check digits of the floats
 OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not the model's
+
+SEPARATOR = "#"  # in a chunk's id, before its number
+AVERAGE = "average"
+AVERAGE_NUMBER = -1  # stands for the mean of all chunks, which are numbered from 0
+OBJECT_KEY, CHUNK_KEY = "object_id", "part"  # of a chunk's metadata
 
 
 def record_hash(
@@ -107,17 +115,6 @@ def exact(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored record's metadata with its floats as they were before Chroma stored them."""
     digits = _divided(str(metadata.get(HASH_KEY, "")))[1]
     return restored(metadata, digits) if digits else dict(metadata)
-
-
-def is_chunk(upsert_hash: object) -> bool:
-    """Check by a stored record's hash that it is a chunk of an item."""
-    return isinstance(upsert_hash, str) and upsert_hash.endswith(CHUNK_MARK)
-
-
-def is_last_chunk(upsert_hash: object) -> bool | None:
-    """Tell by a stored chunk's hash whether it is the last of its item; None where the hash does not tell."""
-    place = upsert_hash[-2:-1] if isinstance(upsert_hash, str) and is_chunk(upsert_hash) else ""
-    return place == LAST_MARK if place in (FOLLOWED_MARK, LAST_MARK) else None
 
 
 def has_own_vector(upsert_hash: object) -> bool:
@@ -206,3 +203,37 @@ def _hasher(purpose: str) -> hashlib.blake2b:
     """Return a hasher to copy, which costs half of making one; each purpose has hashes of its own."""
     person = hashlib.blake2b(purpose.encode(), digest_size=hashlib.blake2b.PERSON_SIZE).digest()
     return hashlib.blake2b(digest_size=HASH_BYTES, person=person)
+
+
+# -- chunks -------------------------------------------------------------------------------------------------------
+
+
+def chunk_id(object_id: str, number: int) -> str:
+    """Return the id of a chunk's record."""
+    return f"{object_id}{SEPARATOR}{chunk_name(number)}"
+
+
+def chunk_name(number: int) -> int | str:
+    """Return the value of a chunk's metadata key `part`."""
+    return AVERAGE if number == AVERAGE_NUMBER else number
+
+
+def is_chunk(upsert_hash: object) -> bool:
+    """Check by a stored record's hash that it is a chunk of an item."""
+    return isinstance(upsert_hash, str) and upsert_hash.endswith(CHUNK_MARK)
+
+
+def is_last_chunk(upsert_hash: object) -> bool | None:
+    """Tell by a stored chunk's hash whether it is the last of its item; None where the hash does not tell."""
+    place = upsert_hash[-2:-1] if isinstance(upsert_hash, str) and is_chunk(upsert_hash) else ""
+    return place == LAST_MARK if place in (FOLLOWED_MARK, LAST_MARK) else None
+
+
+def owner_of(identifier: str, upsert_hash: object) -> tuple[str, int] | None:
+    """Return the item and the number of a chunk, from the id and the hash of its record; None for other records."""
+    if not is_chunk(upsert_hash):
+        return None
+    object_id, separator, name = identifier.rpartition(SEPARATOR)
+    if name == AVERAGE and separator:
+        return object_id, AVERAGE_NUMBER
+    return (object_id, int(name)) if separator and name.isascii() and name.isdecimal() else None

@@ -8,14 +8,16 @@ from array import array
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.references import read_reference, reference_of
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.errors import ItemError, UsageFault
 from upsert_cli.sources.item import Item, StoredParts, field_at, with_field, without_field
 from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
+
+if TYPE_CHECKING:
+    from upsert_cli.documents.document import Splitter
 
 TEXT_FIELD = "text"  # of the payload, where the document of a stored record stands
 DEFAULT_TEXT_FIELDS = (TEXT_FIELD,)

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY
 from upsert_cli.documents.document import make_document
-from upsert_cli.documents.hashing import HASH_KEY, exact, is_last_chunk
+from upsert_cli.documents.hashing import AVERAGE_NUMBER, CHUNK_KEY, HASH_KEY, OBJECT_KEY, exact, is_last_chunk
 from upsert_cli.documents.metadata import INFO_PREFIX, SCOPE_KEY, shown
 from upsert_cli.documents.recipe import TEXT_FIELD, VECTOR_FIELD, Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from upsert_cli.documents.chunking import require_splitter
+from upsert_cli.documents.document import require_splitter
 from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import NO_PREFIXES
 from upsert_cli.embedding.models import full_name, prefixes_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upsert_cli.context import RunContext
-from upsert_cli.documents.chunking import owner_of
+from upsert_cli.documents.hashing import owner_of
 from upsert_cli.errors import JournalDamaged, Refusal, UpsertCliError
 from upsert_cli.journal.rejects import JsonLines, read_json_lines
 from upsert_cli.journal.task import Task

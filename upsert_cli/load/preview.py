@@ -13,8 +13,7 @@ from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
 from upsert_cli.counts import NOTHING_IGNORED, IgnoredFields
-from upsert_cli.documents.chunking import require_splitter
-from upsert_cli.documents.document import Document, make_document, split_item
+from upsert_cli.documents.document import Document, make_document, require_splitter, split_item
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import embeds

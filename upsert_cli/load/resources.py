@@ -12,7 +12,7 @@ from typing import Any
 
 from upsert_cli import __version__, embedding
 from upsert_cli.context import RunContext
-from upsert_cli.documents.chunking import Splitter
+from upsert_cli.documents.document import Splitter
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding import require_precision
 from upsert_cli.embedding.catalog import NO_MODEL, embeds

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from upsert_cli import __version__
-from upsert_cli.documents.chunking import CHUNK_KEY
+from upsert_cli.documents.hashing import CHUNK_KEY
 from upsert_cli.documents.stored_items import item_of_record
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import UsageFault

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.documents.chunking import OBJECT_KEY, owner_of
-from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.documents.hashing import HASH_KEY, OBJECT_KEY, owner_of
 from upsert_cli.documents.stored_items import joined
 from upsert_cli.sources.item import Item
 from upsert_cli.store.base import Record

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
-from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
+from upsert_cli.documents.hashing import AVERAGE_NUMBER, CHUNK_KEY, HASH_KEY, OBJECT_KEY, is_chunk, is_same, owner_of
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
 from upsert_cli.store.base import CheckedRecords, Comparison, Record, RecordRef, Verdict

@@ -18,8 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.documents.chunking import OBJECT_KEY
-from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
+from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY, OBJECT_KEY
 from upsert_cli.store.base import Record
 from upsert_cli.store.chroma.database import count_records, error_name, find_entry, reading
 from upsert_cli.store.folder import DATABASE_NAME

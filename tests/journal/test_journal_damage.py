@@ -15,6 +15,7 @@ from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files, repair_journal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.layout import MIGRATIONS
+from upsert_cli.journal.prune import prune_tasks
 from upsert_cli.journal.spool import incoming_folder
 from upsert_cli.journal.task import TaskStatus
 
@@ -234,6 +235,16 @@ def test_an_invalid_record_hides_no_other(segments: Journal) -> None:
         segments.find("b0")
     request_cancel(segments, "b1")
     assert b'"unheard"' in path.read_bytes()
+
+
+def test_a_record_without_an_id_stops_no_other(segments: Journal) -> None:
+    """Other tasks are found by the beginning of an id, and pruned; the record stays in its file."""
+    request_cancel(segments, "b1")
+    path = path_of(segments, 1)
+    path.write_bytes(path.read_bytes().replace(b'"id": "b0"', b'"no": "b0"', 1))
+    assert segments.resolve("b") == "b1"
+    assert {task.id for task in prune_tasks(segments)} == {"a0", "b1", "c0"}
+    assert b'"no": "b0"' in path.read_bytes()
 
 
 def test_damaged_rejects_do_not_hide_their_task(journal: Journal) -> None:

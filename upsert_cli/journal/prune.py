@@ -67,9 +67,10 @@ def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:
     by_id, layout = {task.id: task for task in chosen}, journal.layout
 
     def is_wanted(record: Record) -> bool:
-        task = by_id.get(record["id"])
-        is_unchanged = task is not None and (record["status"], record["updated_at"]) == (task.status, task.updated_at)
-        return is_unchanged and not journal.is_running(record["id"])
+        task = by_id.get(record.get("id", ""))
+        if task is None or (record["status"], record["updated_at"]) != (task.status, task.updated_at):
+            return False
+        return not journal.is_running(task.id)
 
     def note(ids: list[str]) -> None:
         write_json(layout.pruned, {"ids": ids}, durable=True)

@@ -189,7 +189,7 @@ class TaskTable:
             return
         for number in segment_numbers(self._folder):
             with self._reading(number) as segment:
-                found = segment.search(lambda record: str(record["id"]).startswith(name), name, whole=False)
+                found = segment.search(lambda record: str(record.get("id", "")).startswith(name), name, whole=False)
                 yield from (str(record["id"]) for record in found)
 
     def _records(self, number: int, statuses: Sequence[str], *, thorough: bool) -> list[Record]:

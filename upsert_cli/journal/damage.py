@@ -11,23 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import reading_from, writing_to
-from upsert_cli.journal.layout import Layout, TaskFiles, number_of, valid_task_id
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.layout import TaskFiles, number_of, valid_task_id
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import JsonLines, file_size, rejects_extent
 from upsert_cli.journal.segments import Record
 from upsert_cli.journal.spool import spool_leftovers
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.owned_folders import Leftover
-
-if TYPE_CHECKING:
-    from upsert_cli.journal.journal import Journal
 
 SALVAGED = ".repaired"  # ends the name of a damaged file whose whole tasks are back in the journal
 
@@ -75,7 +71,7 @@ def damaged_files(journal: Journal) -> tuple[Damage, ...]:
     lost = journal.layout.read_format() is None and meta.exists()
     format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
     segments = [Damage(path=path, reason=reason) for path, reason in journal.table.problems()]
-    return (*format_lost, *_moved_aside(journal.folder), *segments, *_damaged_task_files(journal.layout))
+    return (*format_lost, *_moved_aside(journal.folder), *segments, *_damaged_task_files(journal))
 
 
 def repair_journal(journal: Journal) -> list[str]:
@@ -87,14 +83,14 @@ def repair_journal(journal: Journal) -> list[str]:
     Raises:
         UpsertCliError: A newer version wrote the journal; nothing is touched.
     """
-    steps: list[str] = []
+    repaired = Journal(journal.folder)
+    steps = repaired.warnings
     if journal.folder.exists():
-        table = TaskTable(journal.folder, warn=steps.append)
-        with Layout(journal.folder, warn=steps.append).allocation(), closing(table):
-            table.restore()
+        with closing(repaired), repaired.layout.allocation():
+            repaired.table.restore()
             for damage in _moved_aside(journal.folder):
                 if not damage.settled:
-                    steps += _salvage(damage.path, table)
+                    steps += _salvage(damage.path, repaired)
         steps += _repair_task_files(journal)
         with journal.layout.allocation():  # in which nobody makes a folder that is not owned yet
             for leftover in leftovers(journal):
@@ -139,11 +135,11 @@ def _moved_aside(folder: Path) -> Iterator[Damage]:
         yield Damage(path=path, reason=f"it was found damaged and moved aside{whole}", settled=settled)
 
 
-def _salvage(path: Path, table: TaskTable) -> Iterator[str]:
+def _salvage(path: Path, journal: Journal) -> Iterator[str]:
     if (number := number_of(path)) is not None:
         with reading_from(path):
             records = list(whole_records(read_whole(path)))
-        added, renewed = table.put_back(number, _newest(records))
+        added, renewed = journal.table.put_back(number, _newest(records))
         found = f"{path.name}: {len(records)} whole {'task' if len(records) == 1 else 'tasks'} found"
         yield f"{found}, {len(added)} put back, {len(renewed)} brought to a newer state"
     with writing_to(path):
@@ -164,31 +160,30 @@ def _newest(records: Sequence[Record]) -> list[Record]:
 # -- files of tasks ---------------------------------------------------------------------------------------------------
 
 
-def _damaged_task_files(layout: Layout, *task_ids: str) -> Iterator[Damage]:
-    """Yield the damaged files of some tasks, or of all, and open only files that hold something.
+def _damaged_task_files(journal: Journal) -> Iterator[Damage]:
+    """Yield the damaged files of tasks, and open only files that hold something.
 
     Raises:
         JournalUnreadable: A file is there but cannot be read.
     """
-    # Damaged segments are reported by those who look for them.
-    with closing(TaskTable(layout.folder, warn=lambda _: None)) as table:
-        records = map(table.find, task_ids) if task_ids else table.newest_first()
-        names = layout.names_of_task_files()
-        for record in records:
+    names = journal.layout.names_of_task_files()
+    # Of its own, since damaged segments are reported by those who look for them.
+    with closing(Journal(journal.folder)) as looking:
+        for record in looking.table.newest_first():
             # A record that makes no sense says nothing about its files, and is named by those who list it.
             with suppress(ValueError):
                 if _has_files(names, record):
-                    yield from _confirmed_damage(layout, record, table)
+                    yield from _confirmed_damage(looking, record)
 
 
 def _repair_task_files(journal: Journal) -> Iterator[str]:
     """Repair the damaged files of tasks, and yield a line for each, even if it cannot be repaired."""
-    for found in _damaged_task_files(journal.layout):
+    for found in _damaged_task_files(journal):
         step = None
         if found.is_repairable:
             try:
                 with Claim.take(journal, found.task_id):  # so that nothing changes after this last look
-                    again = _damaged_task_files(journal.layout, found.task_id)
+                    again = _confirmed_damage(journal, journal.table.find(found.task_id))
                     step = next((damage.repair() for damage in again if damage.is_repairable), None)
             except TaskRunning as error:
                 step = str(error)
@@ -204,15 +199,15 @@ def _has_files(names: frozenset[str], record: Record) -> bool:
     return counted or f"{task_id}.jsonl" in names or f"{task_id}.progress" in names
 
 
-def _confirmed_damage(layout: Layout, record: Record, table: TaskTable) -> list[Damage]:
+def _confirmed_damage(journal: Journal, record: Record) -> list[Damage]:
     found: list[Damage] = []
     for _ in range(LOOKS):
         task = Task.from_record(record)
-        files = TaskFiles(layout.folder, task.id)
+        files = journal.files(task.id)
         checkpoint = read_checkpoint(files.progress)
         if not (found := list(_judge(task, files, checkpoint))):
             break
-        before, record = record, table.find(task.id)
+        before, record = record, journal.table.find(task.id)
         if record == before and read_checkpoint(files.progress) == checkpoint:
             break
     return found

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from tests.support.forked import run_python
+from tests.support.journal_tasks import make_task
 from tests.support.reading import sources_of
 from tests.support.terminal import Terminal
-from upsert_cli import __version__
 from upsert_cli.cluster.worker import Spec, UnitRunner
+from upsert_cli.embedding.catalog import NO_MODEL
 from upsert_cli.embedding.identity import OwnVectors
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.sources.rows import plan_units
-from upsert_cli.store.base import Target
 
 DIMENSION = 5
 MODEL_LIBRARIES = {"fastembed", "onnxruntime", "tokenizers", "huggingface_hub", "openvino"}
@@ -296,13 +296,8 @@ def test_a_worker_of_a_cluster_needs_no_model(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in _rows()))
     [source] = sources_of(path)
-    target = Target(
-        path=str(tmp_path / "chroma"),
-        collection="default",
-        model=OwnVectors(dimension=DIMENSION).identity,
-        tool_version=__version__,
-    )
-    runner = UnitRunner(Spec(task_id="t", target=target, options=LoadOptions().as_json(), sources=(source.as_json(),)))
+    task = make_task(chroma=str(tmp_path / "chroma"), options=LoadOptions(), model=NO_MODEL, inputs=(source.as_json(),))
+    runner = UnitRunner(Spec(task=task, origin=OwnVectors(dimension=DIMENSION)))
     runner.prepare()
     [unit] = plan_units([source])
     done = runner.run(unit)

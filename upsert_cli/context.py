@@ -102,5 +102,13 @@ class RunContext:
     def warning(self, message: str) -> None:
         """Report something that the user should know although the run continues."""
 
+    def show_now(self) -> None:
+        """Show the progress, in the main thread, even if it was shown a moment ago."""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let a write, a deletion or a flush of the main thread end before the run stops."""
+        yield
+
     def rejected(self, records: Sequence[dict[str, Any]]) -> None:
         """Report new records of the rejects file, in the main thread."""

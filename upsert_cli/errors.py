@@ -134,13 +134,18 @@ class Interrupted(UpsertCliError):
     queued: bool = False
     """The task returns to the queue, and any worker continues it."""
 
+    @property
+    def signal_name(self) -> str:
+        """Such as `SIGTERM`."""
+        return signal.Signals(self.signal_number).name
+
     def __str__(self) -> str:
-        name = signal.Signals(self.signal_number).name
         if self.done:
-            return f"task {self.task_id} is done; {name} came too late to stop it"
+            return f"task {self.task_id} is done; {self.signal_name} came too late to stop it"
+        stopped = f"task {self.task_id} was stopped by {self.signal_name}"
         if self.queued:
-            return f"task {self.task_id} was stopped by {name} and is pending; the next `upsert-cli work` continues it"
-        return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
+            return f"{stopped} and is pending; the next `upsert-cli work` continues it"
+        return f"{stopped}; `upsert-cli restart {self.task_id}` continues it"
 
 
 # -- the journal and output --------------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ from upsert_cli.load.open import open_task
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import Resources
 from upsert_cli.sources.rows import Unit, plan_units
-from upsert_cli.sources.source import Source
 
 UNIT = 16  # rows
 
@@ -50,22 +49,18 @@ class _Load:
             model=DEFAULT_MODEL,
             options=self.options,
         )
-        opened = open_task(self.journal, request, stdin=io.BytesIO(), if_running="refuse", context=RunContext())
+        opened = open_task(
+            self.journal, request, stdin=io.BytesIO(), if_running="refuse", wait_until=0.0, context=RunContext()
+        )
         assert opened.task is not None
         assert opened.claim is not None
         self.task: Task = self.journal.change(opened.task.id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,))
         self.claim: Claim = opened.claim
-        self.sources = [Source.from_json(value) for value in self.task.inputs]
+        self.resources = Resources(self.task, leases=self.claim.leases)
 
     @contextmanager
     def runner(self) -> Iterator[UnitRunner]:
-        spec = Spec(
-            task_id=self.task.id,
-            target=Resources.find(self.journal, self.task, context=RunContext()).target(),
-            options=self.options.as_json(),
-            sources=self.task.inputs,
-        )
-        runner = UnitRunner(spec)
+        runner = UnitRunner(Spec(task=self.task, origin=self.resources.origin))
         try:
             yield runner
         finally:
@@ -75,8 +70,8 @@ class _Load:
         committer = Committer(self.claim, self.task, RunContext())
         with self.claim.receipts() as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
-            load = UnitLoad(committer, receipts, RunContext())
-            load.run(lambda: Scheduler(workers, count=3, sources=self.sources, wait=lambda: None))
+            load = UnitLoad(committer, receipts, self.resources)
+            load.run(lambda: Scheduler(workers, count=3, sources=self.resources.sources, wait=lambda: None))
         committer.check_complete()
         return committer
 

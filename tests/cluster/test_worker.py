@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.journal_tasks import make_task
 from tests.support.reading import sources_of
 from tests.support.tiny_model import choking_model
 from upsert_cli import __version__
@@ -23,7 +24,6 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, Receipt
 from upsert_cli.sources.rows import Unit, plan_units
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import Target
 
 MARKER = "marker-of-a-secret"
 
@@ -37,17 +37,14 @@ def sources(tmp_path: Path) -> list[Source]:
 
 
 def _spec(tmp_path: Path, sources: list[Source], tiny_model: Path, *, prefix: str = "", secret: str = "") -> Spec:
-    target = Target(
-        path=str(tmp_path / "chroma"),
-        collection="default",
-        model=ModelIdentity(name=DEFAULT_MODEL, dimension=384, max_tokens=256, prefixes=Prefixes(prefix)),
-        tool_version=__version__,
+    task = make_task(
+        chroma=str(tmp_path / "chroma"),
+        inputs=tuple(source.as_json() for source in sources),
+        options=LoadOptions(model_path=str(tiny_model), passage_prefix=prefix),
     )
     return Spec(
-        task_id="t",
-        target=target,
-        options=LoadOptions(model_path=str(tiny_model), passage_prefix=prefix).as_json(),
-        sources=tuple(source.as_json() for source in sources),
+        task=task,
+        origin=ModelIdentity(name=DEFAULT_MODEL, dimension=384, max_tokens=256, prefixes=Prefixes(prefix)),
         secrets=(secret,) if secret else (),
     )
 
@@ -115,7 +112,8 @@ def test_a_machine_without_bf16_is_named(
     """The processor that counts is the worker's, and it is asked before the collection is opened."""
     monkeypatch.setitem(sys.modules, "openvino", None)  # means: not installed
     spec = _spec(tmp_path, sources, tiny_model)
-    runner = UnitRunner(replace(spec, options=spec.options | {"precision": "bf16"}))
+    options = replace(spec.task.options, precision="bf16")
+    runner = UnitRunner(replace(spec, task=replace(spec.task, options=options)))
     runner.prepare()
     error = runner.run(_only(sources)).error
     assert isinstance(error, Refusal)

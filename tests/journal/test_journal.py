@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -15,13 +16,13 @@ from tinydb import TinyDB
 from tests.journal.conftest import die, finish, reach, start, start_process
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.counts import Counts
-from upsert_cli.errors import TaskExists, TaskNotFound, TaskRunning, UsageFault, WrongStatus
+from upsert_cli.errors import JournalUnwritable, TaskExists, TaskNotFound, TaskRunning, UsageFault, WrongStatus
 from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import JsonLines, read_rejects
-from upsert_cli.journal.spool import adopt_spool, incoming_folder
+from upsert_cli.journal.spool import Incoming
 from upsert_cli.journal.task import TaskStatus
 
 PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
@@ -517,42 +518,63 @@ def test_cancel_of_a_canceled_task_is_no_error(journal: Journal) -> None:
 
 def test_standard_input_is_kept_for_its_task(journal: Journal) -> None:
     """Input that is read before there is a task moves into the task's folder."""
-    incoming = incoming_folder(journal)
-    (incoming / "0.jsonl").write_text("{}")
-    assert incoming.parent == journal.files("t").spool.parent
-    assert incoming_folder(journal) != incoming
-    assert adopt_spool(journal, incoming, "t") == journal.files("t").spool
+    with Incoming(journal) as incoming:
+        folder = incoming.folder()
+        (folder / "0.jsonl").write_text("{}")
+        assert folder.parent == journal.files("t").spool.parent
+        assert Incoming(journal).folder() != folder
+        journal.create(make_task(), incoming=incoming.path)
     assert (journal.files("t").spool / "0.jsonl").read_text() == "{}"
-    assert not incoming.exists()
+    assert not folder.exists()
 
 
 def test_standard_input_never_replaces_that_of_another_task(journal: Journal) -> None:
     """The spool of an existing task stays; the leftover of a process that was killed before its task existed does not."""
-    first = incoming_folder(journal)
-    (first / "0.jsonl").write_text("first")
-    adopt_spool(journal, first, "t")  # and killed here
-    second = incoming_folder(journal)
-    (second / "0.jsonl").write_text("second")
-    adopt_spool(journal, second, "t")
-    journal.create(make_task())
-    with pytest.raises(TaskExists):
-        adopt_spool(journal, incoming_folder(journal), "t")
+    journal.create(make_task("other"))
+    journal.files("t").spool.mkdir()
+    (journal.files("t").spool / "0.jsonl").write_text("first")  # and killed before there was a task
+    for text in ("second", "third"):
+        with Incoming(journal) as incoming:
+            (incoming.folder() / "0.jsonl").write_text(text)
+            if text == "second":
+                journal.create(make_task(), incoming=incoming.path)
+            else:
+                with pytest.raises(TaskExists):
+                    journal.create(make_task(), incoming=incoming.path)
     assert (journal.files("t").spool / "0.jsonl").read_text() == "second"
+
+
+def test_standard_input_of_a_task_that_cannot_be_created_is_removed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error no spool stands under the id; the next try finds the input where it was."""
+    with Incoming(journal) as incoming:
+        (incoming.folder() / "0.jsonl").write_text("{}")
+        with monkeypatch.context() as patch, pytest.raises(JournalUnwritable):
+            patch.setattr("upsert_cli.journal.segments.write_all", _full_disk)
+            journal.create(make_task(), incoming=incoming.path)
+        assert not journal.files("t").spool.exists()
+        journal.create(make_task(), incoming=incoming.path)
+    assert (journal.files("t").spool / "0.jsonl").read_text() == "{}"
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_stale_standard_input_is_removed(journal: Journal) -> None:
     """A day after the last write, the folder of a killed process is removed; one that is young or owned stays."""
     owner = Journal(journal.folder)
-    owned = incoming_folder(owner)
+    owned = Incoming(owner).folder()
     os.utime(owned, (0, 0))
-    stale, slow = incoming_folder(journal), incoming_folder(journal)
+    stale, slow = Incoming(journal).folder(), Incoming(journal).folder()
     (stale / "0.jsonl").write_text("{}")
     os.utime(stale / "0.jsonl", (0, 0))
     os.utime(stale, (0, 0))
     (slow / "0.jsonl").write_text("{}")
     os.utime(slow, (0, 0))
     journal.close()  # as the end of its process would
-    incoming_folder(journal)
+    Incoming(journal).folder()
     assert (stale.exists(), slow.exists(), owned.exists()) == (False, True, True)
     owner.close()
 

@@ -16,7 +16,7 @@ from upsert_cli.journal.damage import damaged_files, repair_journal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.layout import MIGRATIONS
 from upsert_cli.journal.prune import prune_tasks
-from upsert_cli.journal.spool import incoming_folder
+from upsert_cli.journal.spool import Incoming
 from upsert_cli.journal.task import TaskStatus
 
 PENDING, CANCELED = TaskStatus.PENDING, TaskStatus.CANCELED
@@ -274,7 +274,7 @@ def test_a_newer_format_is_refused(journal: Journal) -> None:
         lambda: request_cancel(journal, "t"),
         lambda: Claim.take(journal, "t"),
         lambda: journal.change("t", CANCELED, expect=(PENDING,)),
-        lambda: incoming_folder(journal),
+        lambda: Incoming(journal).folder(),
         lambda: damaged_files(journal),
     ):
         with pytest.raises(UpsertCliError, match=r"has format 7, this version knows up to 1; upgrade"):

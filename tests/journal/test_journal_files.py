@@ -24,7 +24,7 @@ from upsert_cli.journal.files import locked
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import JsonLines, read_rejects
-from upsert_cli.journal.spool import adopt_spool, incoming_folder
+from upsert_cli.journal.spool import Incoming
 from upsert_cli.journal.task import TaskStatus
 
 PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
@@ -55,9 +55,8 @@ def fill(journal: Journal) -> None:
     with JsonLines.open_at(journal.files("dead").rejects, 0) as rejects:
         claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)]), failed=1))
     die(claim)
-    adopt_spool(journal, incoming_folder(journal), "new")
-    incoming_folder(journal)
-    journal.create(make_task("new"))
+    journal.create(make_task("new"), incoming=Incoming(journal).folder())
+    Incoming(journal).folder()
 
 
 def owned_by_nobody(folder: Path) -> None:
@@ -172,7 +171,7 @@ def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.Fixt
         lambda: reader.create(make_task("t")),
         lambda: request_cancel(reader, "dead"),
         lambda: Claim.take(reader, "dead"),
-        lambda: incoming_folder(reader),
+        lambda: Incoming(reader).folder(),
         lambda: JsonLines.open_at(reader.files("dead").rejects, 0),
     ):
         with pytest.raises(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnwritable
-from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow
+from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, digest_of, follow
 from upsert_cli.journal.rejects import rewrite_rejects
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import Unit
@@ -132,10 +132,11 @@ def test_each_new_record_is_counted_once(
     sums = [Counts()] * len(ids)
     new = set()
     for row, (identifier, unit, found) in enumerate(rows, 1):
-        digest = bytes([identifier])
+        name = str(identifier)
+        digest = digest_of(name)
         is_new = found == "inserted" and digest not in ids[unit]  # within a unit rows are loaded one after the other
         counted_as = "updated" if found == "inserted" and not is_new else found
-        follow(ids[unit], {digest: Loaded(row, is_new, counted_as == "unchanged")})
+        follow(ids[unit], [(name, Loaded(row, is_new, counted_as == "unchanged"))])
         sums[unit] += Counts(**{"read": 1, counted_as: 1})
         if is_new or is_empty:
             new.add(digest)

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from tests.support.journal_tasks import MOMENT, make_reject, make_task
 from upsert_cli.counts import MAX_FIELDS, OTHER_FIELDS, Converted, Counts
-from upsert_cli.journal.layout import valid_task_id
+from upsert_cli.journal.layout import new_task_id, valid_task_id
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS, FAILED_ITEMS_CHARS
 from upsert_cli.journal.task import MOVES, Task, TaskStatus
-from upsert_cli.load.create import new_task_id
 
 FINAL = {TaskStatus.DONE, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED}
 ALLOWED = {

@@ -9,8 +9,8 @@ from upsert_cli.cli.root import main
 from upsert_cli.cluster import ray_cluster
 from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.journal.receipts import Receipt
+from upsert_cli.load.task_sources import sources_of
 from upsert_cli.sources.rows import Rows, Unit
-from upsert_cli.sources.source import Source
 
 DEADLY = "deadly text"
 
@@ -21,7 +21,7 @@ class DeadlyWorker(UnitRunner):
     def __init__(self, spec: Spec) -> None:
         """Remember the sources, to look for the text."""
         super().__init__(spec)
-        self.sources = [Source.from_json(value) for value in spec.sources]
+        self.sources = sources_of(spec.task)
 
     def run(self, unit: Unit) -> Receipt:
         """Load a unit, if there is nothing deadly in it."""

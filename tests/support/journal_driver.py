@@ -23,7 +23,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import Checkpoint
 from upsert_cli.journal.prune import prune_tasks
 from upsert_cli.journal.rejects import JsonLines
-from upsert_cli.journal.spool import adopt_spool, incoming_folder, spool
+from upsert_cli.journal.spool import Incoming, spool
 from upsert_cli.journal.task import TaskStatus
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
@@ -57,17 +57,16 @@ def attempt(step: Callable[[], Any]) -> Any:
             return None  # it was done, only its durability was not known
 
 
-def keep_input(journal: Journal, task_id: str) -> None:
-    """Spool input into the folder of a task that is about to be created."""
-    incoming: Path = attempt(lambda: incoming_folder(journal))
-    attempt(lambda: spool(io.BytesIO(INPUT), incoming / "0.jsonl", name="-"))
-    attempt(lambda: adopt_spool(journal, incoming, task_id) if incoming.exists() else None)
-    report("kept", task_id)
+def keep_input(journal: Journal) -> Path:
+    """Spool input for a task that is about to be created, and return the folder."""
+    folder: Path = attempt(Incoming(journal).folder)
+    attempt(lambda: spool(io.BytesIO(INPUT), folder / "0.jsonl", name="-"))
+    return folder
 
 
-def run(journal: Journal, task_id: str) -> None:
+def run(journal: Journal, task_id: str, incoming: Path | None = None) -> None:
     """Take a task from its creation to its end, with all steps of a run."""
-    attempt(lambda: journal.create(make_task(task_id)))
+    attempt(lambda: journal.create(make_task(task_id), incoming=incoming))
     report("created", task_id)
     claim: Claim = attempt(lambda: Claim.take(journal, task_id))
     attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
@@ -118,8 +117,7 @@ def run_many(folder: Path, prefix: str, count: int) -> None:
 def do_everything(folder: Path, prefix: str) -> None:
     """Run a task with spooled input and a retry, and another that finds the journal's files already there."""
     journal = Journal(folder)
-    keep_input(journal, f"{prefix}-0")
-    run(journal, f"{prefix}-0")
+    run(journal, f"{prefix}-0", keep_input(journal))
     retry(journal, f"{prefix}-0")
     run(journal, f"{prefix}-1")
 

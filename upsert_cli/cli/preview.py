@@ -57,7 +57,7 @@ def preview(
         stdin=sys.stdin.buffer,
         context=session.context,
     )
-    entries = [{"type": "reject"} | entry.as_json() for entry in found.entries]  # records and duplicates have a type
+    entries = found.entries
     if json:
         for entry in entries:
             session.print_json(entry)

@@ -151,7 +151,7 @@ def run_opened(
 
     with opened.claim as claim:
         try:
-            task = run_task(session.journal, claim, observer=report, load_in_units=load_on_ray, wait_until=wait_until)
+            task = run_task(claim, observer=report, load_in_units=load_on_ray, wait_until=wait_until)
         except TargetInUse as error:
             if not skip:
                 raise

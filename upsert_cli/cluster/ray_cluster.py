@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -18,7 +17,6 @@ from typing import Any
 from upsert_cli.cluster.scheduler import Event
 from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.redaction import error_line
 from upsert_cli.sources.rows import Unit
 
@@ -73,9 +71,9 @@ def _connect(address: str) -> None:
     if address == "local":
         os.environ["RAY_AUTH_MODE"] = "token"
         # One token for all clusters of this process, since Ray reads it once.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(TOKEN_BYTES))
+        os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(TOKEN_BYTES).hex())
     import ray
-    import ray._private.worker as ray_worker
+    from ray._private import worker as ray_worker
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     _await_head(address)
@@ -127,8 +125,13 @@ def _await_head(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
-def plan_workers(options: LoadOptions) -> tuple[int, int, int]:
-    """Plan the workers to request: those of the options, or one per machine with an equal share of the processors.
+def plan_workers(workers: int | None, threads: int | None, *, gpus: float) -> tuple[int, int, int]:
+    """Plan the workers to request: by default one per machine, with an equal share of the processors.
+
+    Args:
+        workers: The number of workers that the user asks for, if any.
+        threads: The processors of each that the user asks for, if any.
+        gpus: The GPUs of each.
 
     Returns:
         The number of workers, the processors of each, and how many fit into the cluster now; the others wait until it
@@ -139,9 +142,8 @@ def plan_workers(options: LoadOptions) -> tuple[int, int, int]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     sizes = [int(machine["CPU"]) for machine in machines] or [1]
-    count = options.workers or len(sizes)
-    threads = options.threads or max(1, min(max(sizes), sum(sizes) // count))
-    gpus = options.num_gpus_per_worker
+    count = workers or len(sizes)
+    threads = threads or max(1, min(max(sizes), sum(sizes) // count))
     room = 0
     for machine in machines:
         fitting = int(machine["CPU"]) // threads

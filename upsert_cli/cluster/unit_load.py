@@ -17,62 +17,58 @@ from operator import itemgetter
 from upsert_cli.cluster.ray_cluster import RayWorkers, cluster, plan_workers
 from upsert_cli.cluster.scheduler import Scheduler
 from upsert_cli.cluster.worker import Spec
-from upsert_cli.context import RunContext
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.resources import sources_of
+from upsert_cli.load.resources import Resources
 from upsert_cli.sources.item import START
 from upsert_cli.sources.rows import UNIT_ROWS, Unit, plan_units
 from upsert_cli.store.address import SECRET_VARIABLES
-from upsert_cli.store.base import Target
 
 
-def load_on_ray(committer: Committer, receipts: Receipts, target: Target, context: RunContext) -> None:
+def load_on_ray(committer: Committer, receipts: Receipts, resources: Resources) -> None:
     """Load all units of a task that have no receipt; an early end kills all workers.
 
-    The target is a collection that exists and fits the model; the context is checked in all waits.
+    The collection exists and fits the model; the context of `committer` is checked in all waits.
 
     Raises:
         UpsertCliError: There is no cluster, or a worker failed for a reason that belongs to no item.
     """
     with ExitStack() as stack:
-        UnitLoad(committer, receipts, context).run(lambda: _start_scheduler(committer, target, context, stack))
+        load = UnitLoad(committer, receipts, resources)
+        load.run(lambda: _start_scheduler(committer, resources, stack))
 
 
-def _start_scheduler(committer: Committer, target: Target, context: RunContext, stack: ExitStack) -> Scheduler:
+def _start_scheduler(committer: Committer, resources: Resources, stack: ExitStack) -> Scheduler:
     """Join the cluster and start workers; `stack` kills them and leaves the cluster."""
-    task, options = committer.task, committer.task.options
+    task, options, context = resources.task, resources.task.options, committer.context
     own = " of its own" if options.ray_address == "local" else f" at {options.ray_address}"
     context.info(f"joining a Ray cluster{own}")
     with context.progress.busy("opening"):
         stack.enter_context(cluster(options.ray_address, wait=context.check))
-        count, threads, room = plan_workers(options)
+        count, threads, room = plan_workers(options.workers, options.threads, gpus=options.num_gpus_per_worker)
     context.info(f"loading by {count} workers with {threads} threads each")
     if room < count:
         rest = "the others" if room else "all of them"
         context.warning(f"the cluster has room for {room} of {count} workers; {rest} wait until it grows")
     spec = Spec(
-        task_id=task.id,
-        target=target,
-        options=replace(options, threads=threads, verbose=False).as_json(),
-        sources=task.inputs,
+        task=replace(task, options=replace(options, threads=threads, verbose=False)),
+        origin=resources.origin,
         secrets=tuple(name for name in SECRET_VARIABLES if os.environ.get(name)),
     )
     workers = RayWorkers(spec, threads=threads, gpus=options.num_gpus_per_worker)
     stack.callback(workers.stop)
-    return Scheduler(workers, count=count, sources=sources_of(task), wait=context.check)
+    return Scheduler(workers, count=count, sources=resources.sources, wait=context.check)
 
 
 class UnitLoad:
     """The load of a task in units."""
 
-    def __init__(self, committer: Committer, receipts: Receipts, context: RunContext) -> None:
-        """Read nothing yet; the receipts, which bring `committer` up to date, are counted in the context's progress."""
-        self._sources = sources_of(committer.task)
+    def __init__(self, committer: Committer, receipts: Receipts, resources: Resources) -> None:
+        """Read nothing yet; the receipts, which bring `committer` up to date, are counted in its context's progress."""
+        self._sources = resources.sources
         self._committer = committer
         self._receipts = receipts
-        self._context = context
         self._broken: SourceUnreadable | None = None
 
     def run(self, start_scheduler: Callable[[], Scheduler]) -> None:
@@ -82,7 +78,7 @@ class UnitLoad:
             SourceUnreadable: A source broke off; every row before that is committed.
             UpsertCliError: A worker met another error that belongs to no item.
         """
-        committer, receipts, progress = self._committer, self._receipts, self._context.progress
+        committer, receipts, progress = self._committer, self._receipts, self._committer.context.progress
         committer.restore(*receipts.total(), receipts.rejects())
         progress.continue_after(committer.rows, committer.checkpoint.counts)
         scheduler = cache(start_scheduler)
@@ -114,7 +110,7 @@ class UnitLoad:
             raise done.error
         self._receipts.add(done)
         self._committer.commit(done, after=START)
-        progress = self._context.progress
+        progress = self._committer.context.progress
         for name, seconds in done.seconds.items():
             progress.add(name, seconds)
         progress.read += done.counts.read

@@ -36,6 +36,9 @@ class Claim:
         self.task_id = task_id
         self.lease = lease
         self.files = journal.files(task_id)
+        self.leases = journal.layout.servers
+        """The folder for the leases on collections of servers."""
+
         self._journal = journal
         self._cancel_requested = False
         self._released = False
@@ -157,8 +160,7 @@ class Claim:
             **fields: Other fields of the task to set.
         """
         if checkpoint is not None:
-            fields |= {"rows": checkpoint.rows, "counts": checkpoint.counts, "converted": checkpoint.converted}
-            fields["load_seconds"] = checkpoint.seconds
+            fields |= checkpoint.fields_of_task
         change = partial(self._journal.change, self.task_id, status, expect=(TaskStatus.PROCESSING,), **fields)
         try:
             task = change()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -116,18 +117,31 @@ class Journal:
 
     # -- changing -------------------------------------------------------------------------------------------------
 
-    def create(self, task: Task) -> Task:
+    def create(self, task: Task, *, incoming: Path | None = None) -> Task:
         """Put a new task into the journal; it survives a power failure from then on.
+
+        The `incoming` folder, which holds the copies of streams, becomes the task's spool.
 
         Raises:
             TaskExists: The id is taken.
         """
-        progress = self.files(task.id).progress
+        files = self.files(task.id)
         with self.layout.allocation():
-            self.refuse_taken(task.id)
-            with writing_to(progress):
-                progress.unlink(missing_ok=True)  # of a task that was lost with its segment
-            self.table.append(task.id, task.as_record())
+            if self.table.is_taken(task.id):
+                raise TaskExists(task_id=task.id)
+            with writing_to(files.progress):
+                files.progress.unlink(missing_ok=True)  # of a task that was lost with its segment
+            if incoming is not None:
+                from upsert_cli.journal.spool import move_to_spool  # late: light commands create no task
+
+                move_to_spool(incoming, files.spool)
+            try:
+                self.table.append(task.id, task.as_record())
+            except BaseException:
+                if incoming is not None and not self.table.is_taken(task.id):
+                    with suppress(OSError):  # the first error is the one that counts
+                        files.spool.rename(incoming)
+                raise
         return task
 
     def change(self, task_id: str, to: TaskStatus, *, expect: Collection[TaskStatus], **fields: object) -> Task:
@@ -168,11 +182,6 @@ class Journal:
             self._warn(f"damage to the journal had hidden that task {task.id} is running; its runner corrected that")
         return done
 
-    def refuse_taken(self, task_id: str) -> None:
-        """Raise `TaskExists` unless an id is free; it stays so while the allocation lock is held."""
-        if self.table.is_taken(task_id):
-            raise TaskExists(task_id=task_id)
-
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _current(self, task: Task) -> Task:
@@ -191,16 +200,13 @@ class Journal:
         return task
 
     def _with_progress(self, task: Task, checkpoint: Checkpoint) -> Task:
-        return replace(
-            task,
-            rows=checkpoint.rows,
-            counts=checkpoint.counts,
-            converted=checkpoint.converted,
-            load_seconds=max(task.load_seconds, checkpoint.seconds),  # a failed attempt ends after its checkpoint
-            failed_items=self._first_rejects(task, checkpoint),
+        changes = checkpoint.fields_of_task | {
+            "load_seconds": max(task.load_seconds, checkpoint.seconds),  # a failed attempt ends after its checkpoint
+            "failed_items": self._first_rejects(task, checkpoint),
             # A checkpoint that is older than the record belongs to an earlier attempt.
-            updated_at=max(task.updated_at, checkpoint.saved_at or task.updated_at),
-        )
+            "updated_at": max(task.updated_at, checkpoint.saved_at or task.updated_at),
+        }
+        return replace(task, **changes)
 
     def _first_rejects(self, task: Task, checkpoint: Checkpoint | None) -> tuple[dict[str, Any], ...]:
         found = known_rejects(self.files(task.id), checkpoint=checkpoint, count=task.counts.failed)

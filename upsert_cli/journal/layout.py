@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from upsert_cli.atomic import make_folder, move_aside, replace_file
 from upsert_cli.errors import UpsertCliError, UsageFault
 from upsert_cli.journal.files import locked, read_json, reading_from, write_json, writing_to
 
+ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters that all look different
+ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuses one that is taken
 LATEST = "latest"  # stands for the newest task on the command line, and so is not a task id
 FORMAT = 1
 MIGRATIONS: dict[int, Callable[[Path], None]] = {}
@@ -38,6 +42,13 @@ collection. Please do not edit it while upsert-cli runs.
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEGMENT = re.compile(r"tasks-(\d{6,})\.json(\..+)?")
 _READABLE = ("", ".bak")  # ends of the names of a segment and of its previous generation
+
+
+def new_task_id(now: datetime | None = None) -> str:
+    """Return an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`."""
+    moment = datetime.now(UTC) if now is None else now.astimezone(UTC)
+    suffix = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in os.urandom(ID_SUFFIX))
+    return f"{moment:%Y%m%d-%H%M%S}-{suffix}"
 
 
 def valid_task_id(text: str) -> bool:

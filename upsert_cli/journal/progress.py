@@ -62,6 +62,16 @@ class Checkpoint:
     saved_at: str | None = field(default=None, compare=False)
     """UTC; None in a checkpoint of an older version, and in one that was never saved."""
 
+    @property
+    def fields_of_task(self) -> dict[str, Any]:
+        """The fields of a task that say how far it is."""
+        return {
+            "rows": self.rows,
+            "counts": self.counts,
+            "converted": self.converted,
+            "load_seconds": self.seconds,
+        }
+
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
     """Return the checkpoint in a progress file; None if the file is missing or torn."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from upsert_cli.sources.rows import Unit
 if TYPE_CHECKING:
     import sqlite3
 
+DIGEST_BYTES = 16  # of a digest in place of an id; two of 10 million ids share one in 10^24 tasks
 SOURCE_SHIFT = 40  # bits of a row's number in a `place`: 10^12 rows of a source
 CACHE_KIB = 8_192  # of memory; larger sorts use the temporary folder
 
@@ -74,9 +76,16 @@ class Receipt(Outcome):
     any other error some rows may be written, and the whole unit has to be loaded again."""
 
 
-def follow(ids: dict[bytes, Loaded], later: Mapping[bytes, Loaded]) -> None:
-    """Add what later rows of the same unit did to ids."""
-    for digest, one in later.items():
+def digest_of(identifier: str) -> bytes:
+    """Return a digest that stands for an id and has the same size for all."""
+    # JSON can spell text that is not valid Unicode.
+    return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
+
+
+def follow(ids: dict[bytes, Loaded], later: Iterable[tuple[str, Loaded]]) -> None:
+    """Add the effects that later rows of the same unit had on their ids."""
+    for identifier, one in later:
+        digest = digest_of(identifier)
         before = ids.get(digest, one)
         ids[digest] = Loaded(one.row, before.inserted or one.inserted, before.unchanged or one.unchanged)
 

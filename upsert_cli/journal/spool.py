@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import select
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,28 +24,40 @@ CHUNK = 1 << 20  # bytes read at once
 PREFIX = ".incoming-"  # no task id begins with a dot
 
 
-def incoming_folder(journal: Journal) -> Path:
-    """Make a private folder for standard input that is read before there is a task; owned until `journal.close`."""
-    spool = journal.layout.spool
-    with journal.layout.allocation(), writing_to(spool):
-        remove_stale(spool.glob(f"{PREFIX}*"))
-        incoming = _new_incoming(spool)
-        journal.owned.append(own(incoming))
-        return incoming
+class Incoming:
+    """The folder for copies of streams that are read before there is a task; in the end it is removed or the task's."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Make no folder yet."""
+        self._journal = journal
+        self.path: Path | None = None
+        """The folder; None before the first stream."""
+
+    def folder(self) -> Path:
+        """Return the folder, made at the first call, which this process owns until `journal.close`."""
+        if self.path is None:
+            spool = self._journal.layout.spool
+            with self._journal.layout.allocation(), writing_to(spool):
+                remove_stale(spool.glob(f"{PREFIX}*"))
+                path = _new_incoming(spool)
+                self._journal.owned.append(own(path))
+            self.path = path
+        return self.path
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None:  # and not renamed to the spool of a task
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
-def adopt_spool(journal: Journal, incoming: Path, task_id: str) -> Path:
-    """Make an incoming folder the spool of a task that is about to be created, and return its new path.
-
-    Raises:
-        TaskExists: The id is taken.
-    """
-    target = journal.files(task_id).spool
-    with journal.layout.allocation(), writing_to(target):
-        journal.refuse_taken(task_id)
-        if target.exists():  # left by a process that was killed before there was a task
-            target.rename(_new_incoming(target.parent))
-        return incoming.rename(target)
+def move_to_spool(incoming: Path, spool: Path) -> None:
+    """Rename an incoming folder to the spool of a task that is about to be created, under the allocation lock."""
+    with writing_to(spool):
+        if spool.exists():  # left by a process that was killed before there was a task
+            spool.rename(_new_incoming(spool.parent))
+        incoming.rename(spool)
 
 
 def spool(

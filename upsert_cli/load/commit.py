@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,6 @@ from upsert_cli.journal.rejects import (
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source
 
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage of fewer says little
 
@@ -37,7 +36,7 @@ class Committer:
         """Continue at the checkpoint of the last attempt; `context` gets a new progress, and the rejects."""
         self.checkpoint = claim.checkpoint() or Checkpoint(position=START.as_json())
         self._claim = claim
-        self._context = context
+        self.context = context
         self.task = task
         self._options = task.options
         self._files = claim.files
@@ -80,13 +79,13 @@ class Committer:
         total = self.total()
         return None if total is None else max(0, total - self.rows)
 
-    def rows_left(self, sources: Sequence[Source]) -> Rows:
-        """Return the rows of the sources after the checkpoint; in a retry, only the rejects that are left to retry.
+    def rows_left(self, rows: Rows) -> Rows:
+        """Return those of the task's rows that follow the checkpoint; in a retry, the rejects that are left to retry.
 
         Raises:
             UpsertCliError: The records of these rejects are not there any more.
         """
-        rows = self._options.rows(sources).after(Position.from_json(self.checkpoint.position))
+        rows = rows.after(Position.from_json(self.checkpoint.position))
         if not self.is_retry:
             return rows
         if not self._files.retry.exists():
@@ -122,12 +121,12 @@ class Committer:
         )
         self._save(checkpoint)
         self._ignored += done.ignored
-        progress = self._context.progress
+        progress = self.context.progress
         progress.written += done.counts.inserted + done.counts.updated
         progress.committed += done.counts.read
         progress.counts = checkpoint.counts
         if records:
-            self._context.rejected(records)
+            self.context.rejected(records)
 
     def listed(self, missing: int) -> None:
         """Commit the length of the list of records to delete."""
@@ -205,11 +204,11 @@ class Committer:
     def warn_of_ignored(self) -> None:
         """Warn of the fields that the committed rows had and that are not stored."""
         if (warning := self._ignored.warning()) is not None:
-            self._context.warning(warning)
+            self.context.warning(warning)
 
     def finish(self, status: TaskStatus, **fields: object) -> Task:
         """Write the end of the attempt into the task's record, with the seconds that each stage was busy."""
-        seconds = {name: round(spent, 3) for name, spent in sorted(self._context.progress.seconds.items())}
+        seconds = {name: round(spent, 3) for name, spent in sorted(self.context.progress.seconds.items())}
         seconds["total"] = round(time.monotonic() - self._began, 3)
         checkpoint = replace(self.checkpoint, seconds=self._seconds())
         return self._claim.finish(status, checkpoint=checkpoint, begun=self.task, seconds=seconds, **fields)

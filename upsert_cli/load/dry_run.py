@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
 from upsert_cli.counts import NOTHING_IGNORED, Counts
-from upsert_cli.documents.document import Document
-from upsert_cli.embedding.embedder import Effort, Embedder
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import FAILED_ITEMS
 from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import find_orphans
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import Resources, recipe_without_model, sources_of
+from upsert_cli.load.resources import Resources
 from upsert_cli.pipeline.batch import Batch, Outcomes
 from upsert_cli.pipeline.batches import read_batches
-from upsert_cli.pipeline.compare import compare
-from upsert_cli.pipeline.embed import embed, rows_to_embed
-from upsert_cli.sources.item import START
-from upsert_cli.store.base import Comparison, RecordRef, Verdict
-from upsert_cli.store.locations import location_of
-from upsert_cli.store.process import StoreProcess
+from upsert_cli.pipeline.compare import compare_only
+from upsert_cli.pipeline.embed import rows_to_embed, seconds_a_token
+from upsert_cli.store.base import RecordRef
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
 
@@ -50,21 +43,24 @@ def dry_run_load(
     with drafted(journal, request, stdin) as draft:
         for note in draft.notes:
             context.info(note)
-        task, options = draft.task, draft.task.options
-        resources = Resources.find(journal, task, context=context) if compare else None
-        sources = sources_of(task)
-        recipe = recipe_without_model(task.model, options, sources) if resources is None else resources.recipe()
-        batches = read_batches(options.rows(sources), recipe=recipe)
-        result = DryRunResult(resources)
-        with _open(resources, context=context) as store:
+        options = draft.task.options
+        resources = Resources(draft.task, leases=journal.layout.servers, context=context)
+        result = DryRunResult(resources if compare else None)
+        batches = read_batches(resources.rows, recipe=resources.recipe if compare else resources.recipe_without_model())
+        store = resources.start_reader() if compare else None
+        with store or nullcontext():
+            if store is not None:
+                opened = store.opened()
+                for warning in filter(None, (opened.upgrade, *opened.warnings)):
+                    context.warning(warning)
             if options.delete_missing and store is not None:
                 try:
-                    for block in find_orphans(task, sources, store, context=context, is_dry_run=True):
+                    for block in find_orphans(resources, store, context=context, is_dry_run=True):
                         result.add_missing(block)
                 except SourceUnreadable:  # as reading the rows will tell
                     result.forget_missing()
             try:
-                for batch in _compare(batches, store, average=options.average):
+                for batch in compare_only(batches, store, average=options.average):
                     result.add(batch)
             except SourceUnreadable as error:
                 result.broken = error
@@ -73,41 +69,6 @@ def dry_run_load(
     if (warning := result.ignored.warning()) is not None:
         context.warning(warning)
     return result
-
-
-def _compare(batches: Iterator[Batch], store: StoreProcess | None, *, average: bool) -> Iterator[Batch]:
-    """Yield batches and their fallbacks, compared with the collection; without one, every item is new."""
-    if store is None:
-        yield from (replace(batch, comparison=_all_new(len(batch.documents))) for batch in batches)
-        return
-    for compared in compare(batches, store, average=average):
-        yield compared
-        if (fallback := compared.fallback()) is not None:
-            yield from _compare(iter([fallback]), store, average=average)
-
-
-@contextmanager
-def _open(resources: Resources | None, *, context: RunContext) -> Iterator[StoreProcess | None]:
-    """Open the collection for reading; yield None without resources, or if the collection does not exist."""
-    if resources is None:
-        yield None
-        return
-    task, target = resources.task, replace(resources.target(), as_found=True, reads_only=True)
-    location = location_of(target)
-    if task.options.keep_lists:
-        location.require_lists()
-    if location.describe() is None:
-        yield None
-        return
-    with StoreProcess(target, task_id=task.id, context=context, location=location) as store:
-        opened = store.opened()
-        for warning in (*([opened.upgrade] if opened.upgrade else []), *opened.warnings):
-            context.warning(warning)
-        yield store
-
-
-def _all_new(rows: int) -> Comparison:
-    return Comparison(verdicts=[Verdict.NEW] * rows)
 
 
 class DryRunResult:
@@ -133,14 +94,13 @@ class DryRunResult:
         self.compared = resources is not None
         self.ignored = NOTHING_IGNORED
         self._resources = resources
-        self._embedder: Embedder | None = None
         self._outcomes = Outcomes()
-        self._token_seconds = 0.0
+        self._token_seconds: float | None = None
 
     @property
     def embed_seconds(self) -> float | None:
         """Estimated seconds to embed the tokens, by a probe; None without a comparison."""
-        return self.tokens * self._token_seconds if self.compared else None
+        return self.tokens * (self._token_seconds or 0.0) if self.compared else None
 
     def add_missing(self, records: Sequence[RecordRef]) -> None:
         """Count records to delete."""
@@ -149,7 +109,7 @@ class DryRunResult:
 
     def forget_missing(self) -> None:
         """Forget the records to delete: a load with rejects, or whose source breaks off, deletes nothing."""
-        self.counts = replace(self.counts, deleted=0)
+        self.counts += Counts(deleted=-self.counts.deleted)
         self.to_delete.clear()
 
     def add(self, batch: Batch) -> None:
@@ -157,29 +117,19 @@ class DryRunResult:
         lengths = self._lengths(batch)
         limit = self._resources.model.max_tokens if self._resources is not None else 0
         self.tokens += sum(min(length, limit) for length in lengths)
-        truncated = sum(length > limit for length in lengths)
-        outcome = self._outcomes.of(replace(batch, truncated=truncated))
+        outcome = self._outcomes.of(batch)
         self.ignored += batch.ignored
         room = FAILED_ITEMS - len(self.rejects)
         self.rejects += outcome.rejects[:room]
-        self.counts += outcome.counts
+        self.counts += outcome.counts + Counts(truncated=sum(length > limit for length in lengths))
 
     def _lengths(self, batch: Batch) -> list[int]:
         """Count the tokens of each text to embed; the first texts are also embedded, to measure the speed."""
         if self._resources is None or not (rows := rows_to_embed(batch)):
             return []
-        documents = tuple(batch.documents[row] for row in rows)
-        if self._embedder is None:
-            self._embedder = self._resources.load_model()
+        documents = [batch.documents[row] for row in rows]
+        embedder = self._resources.loader.embedder()
+        if self._token_seconds is None:
             effort = self._resources.task.options.effort
-            self._token_seconds = _seconds_a_token(documents[:PROBE_ROWS], self._embedder, effort)
-        return self._embedder.count([document.text for document in documents])
-
-
-def _seconds_a_token(documents: tuple[Document, ...], embedder: Embedder, effort: Effort) -> float:
-    """Embed some documents to measure the speed."""
-    batch = Batch(number=0, documents=documents, read=0, after=START, comparison=_all_new(len(documents)))
-    embedded = embed(iter([batch]), load=lambda: embedder, effort=effort, stopping=threading.Event())
-    seconds = sum(each.embedding_seconds for each in embedded)
-    lengths = embedder.count([document.text for document in documents])
-    return seconds / max(1, sum(min(length, embedder.max_tokens) for length in lengths))
+            self._token_seconds = seconds_a_token(documents[:PROBE_ROWS], embedder, effort)
+        return embedder.count([document.text for document in documents])

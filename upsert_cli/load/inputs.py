@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from upsert_cli.context import RunContext
-from upsert_cli.counts import Converted, Counts
-from upsert_cli.errors import UpsertCliError, UsageFault
+from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import spool
-from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import STDIN, find_files
 from upsert_cli.sources.formats import is_collection, is_read_from_its_end, reader_of
@@ -151,51 +146,6 @@ def open_inputs(files: Iterable[FoundFile], *, limit: int | None) -> list[Source
     return sources
 
 
-def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return the changes to a task that starts from nothing: its sources as they are now, and no counts.
-
-    Of `sources`, which are the old ones, the spooled are used again.
-    """
-    # The addresses themselves, whose queries the names leave out.
-    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
-    shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
-    names = [*dict.fromkeys(task.sources)]
-    kept = {name: copy for name in names if (copy := _copy_of(name, sources)) is not None}
-
-    def find(names: Iterable[str]) -> list[FoundFile]:
-        left = [typed.get(name, name) for name in names if name not in kept]
-        files = find_inputs(left, task.options, chroma=task.chroma) if left else []
-        # A stream that was not spooled is after the limit, and cannot be read now.
-        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.spooled]
-
-    files = find(names)
-    for place, name in reversed([*enumerate(names)]):
-        if name in kept:  # in the order in which they were named, since the last row of an id wins
-            files.insert(len(find(names[:place])), kept[name])
-    found = open_inputs(files, limit=task.options.limit)
-    check_first_inputs(found, task.options, model=task.model)
-    next_attempt = task.attempt + (task.started_at is not None)
-    nothing_yet = {"rows": 0, "counts": Counts(), "converted": Converted(), "failed_items": ()}
-    return fields_of(found) | nothing_yet | {"first_attempt": next_attempt, "load_seconds": 0.0}
-
-
-def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
-    """Return the copy of the stream with an absolute name, if there is one.
-
-    Sources have the names that were typed, perhaps in another working folder. A folder, a glob or an address may end
-    with the name of a stream, and none of its files has its name.
-    """
-    if (same := next((source for source in sources if source.name == absolute), None)) is not None:
-        return same if same.spooled else None
-    is_glob = glob.has_magic(absolute) and not os.path.lexists(absolute)
-    if is_glob or is_address(absolute) or Path(absolute).is_dir():
-        return None
-    relative = (source for source in sources if source.name != "-")
-    typed_so = (source for source in relative if absolute.endswith(f"{os.sep}{Path(source.name)}"))
-    best = max(typed_so, key=lambda source: len(source.name), default=None)
-    return best if best is not None and best.spooled else None
-
-
 def fields_of(sources: Sequence[Source]) -> dict[str, Any]:
     """Return the fields of a task that describe its sources."""
     totals = [source.total for source in sources if source.total is not None]
@@ -217,20 +167,3 @@ def absolute_name(name: str) -> str:
 def check_first_inputs(sources: Sequence[Source], options: LoadOptions, *, model: str) -> str | None:
     """Check the first rows of sources against the options and the model's name; see `check_first_rows`."""
     return check_first_rows(options.rows(sources), recipe=options.recipe(model, identity=""))
-
-
-def check_read_inputs(sources: Sequence[Source], *, task_id: str, context: RunContext) -> None:
-    """Check that the files are still the ones that were read; warn of a change that may have cost no row.
-
-    Raises:
-        UpsertCliError: A file became shorter.
-    """
-    for source in sources:
-        if (change := source.change()) is None:
-            continue
-        if source.is_shorter():
-            raise UpsertCliError(
-                message=f"{source.name} became shorter while it was being read ({change}), so rows may be missing; "
-                f"once it is whole, load it with `upsert-cli restart {task_id} --from-start`"
-            )
-        context.warning(f"{source.name} changed while it was being read ({change}); load it again")

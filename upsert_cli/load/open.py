@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,13 +13,13 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.create import drafted, refuse_other_load
-from upsert_cli.load.inputs import read_again
+from upsert_cli.load.create import drafted
 from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.request import IfRunning, LoadRequest
-from upsert_cli.load.resources import collection_deleted, in_use, location_of_task, require_computable, sources_of
+from upsert_cli.load.resources import Resources
+from upsert_cli.load.task_sources import read_again, refuse_other_load, signed_again
+from upsert_cli.load.vectors import require_computable
 from upsert_cli.sources.item import START, Position
-from upsert_cli.sources.remote import is_address
 
 WAIT_STEP = 0.5  # seconds between two tries while another process runs the task
 
@@ -51,7 +50,7 @@ def open_task(
     *,
     stdin: BinaryIO,
     if_running: IfRunning,
-    wait_until: float = math.inf,
+    wait_until: float,
     context: RunContext,
 ) -> OpenedTask:
     """Make sure that there is a task for a request, and claim it unless it is done.
@@ -70,7 +69,8 @@ def open_task(
         UsageFault: A source does not exist, or its first rows do not fit the options.
     """
     with drafted(journal, request, stdin) as draft:
-        location_of_task(journal, draft.task)  # checks the credentials, before there is a task
+        resources = Resources(draft.task, leases=journal.layout.servers)
+        resources.check_address()  # before there is a task
         if request.task_id is not None:
             complete_renames(journal, draft.task.chroma)
         while True:
@@ -79,7 +79,7 @@ def open_task(
                 return _resume(
                     journal, existing, draft.task, if_running=if_running, wait_until=wait_until, context=context
                 )
-            if if_running == "skip" and not request.enqueue and (error := in_use(journal, draft.task)) is not None:
+            if if_running == "skip" and not request.enqueue and (error := resources.in_use()) is not None:
                 return OpenedTask(task=None, skipped=str(error))
             try:
                 task = draft.create()
@@ -123,14 +123,15 @@ def restart_task(
         claim = held.enter_context(Claim.take(journal, task_id))
         task = journal.find(task_id)
         wanted = replace(task, options=_with_limits(task, max_failures, max_delete), queued=enqueue)
+        resources = Resources(wanted, leases=claim.leases)
         if not enqueue:
             require_computable(task.model, task.options)
-            _require_target(journal, task)
+            _require_target(resources)
         if failed_only and not task.counts.failed:
-            _refuse_unread(task, claim)
+            _refuse_unread(resources, claim)
             return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
-        ready = _set_back(journal, wanted, claim, from_start=from_start, failed_only=failed_only)
-        return _ready(ready, claim, held)
+        _set_back(journal, resources, claim, from_start=from_start, failed_only=failed_only)
+        return _ready(journal, claim, held)
 
 
 def _find(journal: Journal, task_id: str) -> Task | None:
@@ -171,16 +172,19 @@ def _resume(
             task = journal.find(task.id)  # once more, now that no other process can change it
             if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
                 continue
-            skips = if_running == "skip" and not draft.queued
-            if skips and (error := in_use(journal, task)) is not None:
-                return OpenedTask(task=task, skipped=str(error))
             # The options store the same records, but those that say how to load are the new ones.
-            wanted = replace(task, inputs=_signed_again(task, draft), options=draft.options, queued=draft.queued)
-            return _ready(_set_back(journal, wanted, claim), claim, held)
+            wanted = replace(task, inputs=signed_again(task, draft), options=draft.options, queued=draft.queued)
+            resources = Resources(wanted, leases=claim.leases)
+            skips = if_running == "skip" and not draft.queued
+            if skips and (error := resources.in_use()) is not None:
+                return OpenedTask(task=task, skipped=str(error))
+            _set_back(journal, resources, claim)
+            return _ready(journal, claim, held)
 
 
-def _ready(task: Task, claim: Claim, held: ExitStack) -> OpenedTask:
+def _ready(journal: Journal, claim: Claim, held: ExitStack) -> OpenedTask:
     """Return a task that is set back, and keep its claim if it is to be run here."""
+    task = journal.find(claim.task_id)
     if task.queued:
         return OpenedTask(task=task, queued=True)
     held.pop_all()
@@ -188,30 +192,33 @@ def _ready(task: Task, claim: Claim, held: ExitStack) -> OpenedTask:
 
 
 def _set_back(
-    journal: Journal, wanted: Task, claim: Claim, *, from_start: bool = False, failed_only: bool = False
-) -> Task:
+    journal: Journal, resources: Resources, claim: Claim, *, from_start: bool = False, failed_only: bool = False
+) -> None:
     """Make a claimed task pending again: at its checkpoint, at the start, or for the rejected rows alone.
 
-    `wanted` is the task with the options, the inputs and the queue that it is to have.
+    The resources are those of the task with the options, the inputs and the queue that it is to have.
     """
-    known = journal.find(wanted.id)
+    wanted, known = resources.task, journal.find(claim.task_id)
     asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value != getattr(known, name)}
-    sources = sources_of(wanted)
-    is_over = wanted.status is TaskStatus.DONE or claim.checkpoint() is None
+    checkpoint = claim.checkpoint()
+    is_over = wanted.status is TaskStatus.DONE or checkpoint is None
     if from_start or (is_over and not failed_only):
-        changes |= read_again(wanted, sources)
+        changes |= read_again(wanted, resources.sources)
         claim.drop_checkpoint()
     else:
-        for source in sources:
-            source.check_unchanged(task_id=wanted.id)
-        _refuse_deleted_collection(journal, wanted, claim)
+        resources.check_unchanged()
+        location = resources.location
+        rows = wanted.rows if checkpoint is None else checkpoint.rows
+        # A server is asked for the collection when it is opened.
+        if rows and not location.is_shared and location.describe() is None:
+            raise resources.collection_deleted(rows=rows)
     if failed_only:
-        _refuse_unread(wanted, claim)
+        _refuse_unread(resources, claim)
         claim.retry_rejects(wanted, START.as_json())
     elif wanted.status is TaskStatus.PENDING and not changes:
-        return wanted
-    return journal.change(wanted.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **changes)
+        return
+    journal.change(wanted.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **changes)
 
 
 def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -> LoadOptions:
@@ -229,29 +236,24 @@ def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -
     )
 
 
-def _require_target(journal: Journal, task: Task) -> None:
+def _require_target(resources: Resources) -> None:
     """Check before a task is set back that it could run, so that a done task does not end as refused."""
-    if (error := in_use(journal, task)) is not None:
+    if (error := resources.in_use()) is not None:
         raise error
-    location = location_of_task(journal, task)
     # A holder is a dead runner whose last write is in flight; the load waits for it.
-    if location.holder() is None:
-        location.require_alone()
+    if resources.location.holder() is None:
+        resources.location.require_alone()
 
 
-def _refuse_deleted_collection(journal: Journal, task: Task, claim: Claim) -> None:
-    """Check that a folder still has the collection that a task is to continue; a server is asked when it is opened."""
-    checkpoint = claim.checkpoint()
-    rows = task.rows if checkpoint is None else checkpoint.rows
-    location = location_of_task(journal, task)
-    if rows and not location.is_shared and location.describe() is None:
-        raise collection_deleted(task, rows=rows)
-
-
-def _refuse_unread(task: Task, claim: Claim) -> None:
+def _refuse_unread(resources: Resources, claim: Claim) -> None:
     """Check that all rows of a task were read, before only its rejects are read again."""
-    if task.status is TaskStatus.DONE or _is_read(task, claim):
+    task, checkpoint = resources.task, claim.checkpoint()
+    if task.status is TaskStatus.DONE or (checkpoint is not None and checkpoint.retried is not None):
         return
+    if checkpoint is not None:
+        rest = resources.rows.after(Position.from_json(checkpoint.position))
+        if next(iter(rest), None) is None:
+            return
     state = task.shown_state(running=False)  # this process has the claim
     at_limit = task.options.exceeds_max_failures(task.counts.failed, task.counts.read, from_row=0)
     limit = " --max-failures 100%" if at_limit else ""
@@ -259,18 +261,3 @@ def _refuse_unread(task: Task, claim: Claim) -> None:
         message=f"task {task.id} is {state} and has rows that were not read yet; "
         f"let `upsert-cli restart {task.id}{limit}` read them first, then retry the rejects"
     )
-
-
-def _is_read(task: Task, claim: Claim) -> bool:
-    """Return whether no row follows the checkpoint."""
-    checkpoint = claim.checkpoint()
-    if checkpoint is None or checkpoint.retried is not None:
-        return checkpoint is not None
-    rest = task.options.rows(sources_of(task)).after(Position.from_json(checkpoint.position))
-    return next(iter(rest), None) is None
-
-
-def _signed_again(task: Task, draft: Task) -> tuple[dict[str, Any], ...]:
-    """Return the inputs of a task with the addresses of a draft of the same load, whose signatures are fresh."""
-    given = {source["name"]: source["path"] for source in draft.inputs if is_address(source["path"])}
-    return tuple(source | {"path": given.get(source["name"], source["path"])} for source in task.inputs)

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import owner_of
 from upsert_cli.errors import JournalDamaged, Refusal, UpsertCliError
 from upsert_cli.journal.rejects import JsonLines, read_json_lines
-from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.load_context import LoadContext
+from upsert_cli.load.resources import Resources
 from upsert_cli.pipeline.id_set import IdSet
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source
 from upsert_cli.store.base import RecordRef
 from upsert_cli.store.process import StoreProcess
 
@@ -87,7 +84,7 @@ class OrphanSearch:
 
 
 def find_orphans(
-    task: Task, sources: Sequence[Source], store: StoreProcess, *, context: RunContext, is_dry_run: bool = False
+    resources: Resources, store: StoreProcess, *, context: RunContext, is_dry_run: bool = False
 ) -> Iterator[list[RecordRef]]:
     """Yield the records to delete, in blocks; nothing if a row of the sources cannot be read.
 
@@ -97,8 +94,8 @@ def find_orphans(
         Refusal: They are more than the user allows, or the sources hold no item.
         SourceUnreadable: A source broke off.
     """
-    options = task.options
-    search = OrphanSearch(rows=options.rows(sources), scope=options.scope or "")
+    task, options = resources.task, resources.task.options
+    search = OrphanSearch(rows=resources.rows, scope=options.scope or "")
     with closing(prefetch(search.run(store), stopping=threading.Event(), wait=context.check)) as found:
         yield from filter(None, found)
     records = f"records of the scope {search.scope} in the collection {task.collection}"
@@ -117,17 +114,16 @@ def find_orphans(
         )
 
 
-def list_orphans(
-    committer: Committer, sources: Sequence[Source], store: StoreProcess, *, is_empty: bool, context: RunContext
-) -> None:
+def list_orphans(committer: Committer, resources: Resources, store: StoreProcess, *, is_empty: bool) -> None:
     """List the records to delete; see `find_orphans` for the errors. An empty collection is not searched."""
     if is_empty:
         committer.listed(0)
         return
+    context = committer.context
     context.info("looking for records that the sources no longer hold")
     missing = 0
     with JsonLines.rewriting(committer.missing_path) as orphans:
-        for block in find_orphans(committer.task, sources, store, context=context):
+        for block in find_orphans(resources, store, context=context):
             orphans.append(block)
             missing += len(block)
     committer.listed(missing)
@@ -135,21 +131,20 @@ def list_orphans(
         context.info(f"{missing:,} records are to be deleted once all rows are loaded")
 
 
-def delete_orphans(
-    committer: Committer, sources: Sequence[Source], store: StoreProcess, *, context: LoadContext
-) -> None:
+def delete_orphans(committer: Committer, resources: Resources, store: StoreProcess) -> None:
     """Delete the listed records and commit that, in blocks; none if a row was rejected, which may be any record.
 
     Raises:
         UpsertCliError: A source has changed since it was searched.
         JournalDamaged: The list cannot be read, or is not complete.
     """
+    context = committer.context
     if failed := committer.checkpoint.counts.failed:
         items = "item was" if failed == 1 else "items were"
         context.warning(f"nothing was deleted, since {failed:,} {items} rejected, and each may stand for any record")
         return
     restart = f"`upsert-cli restart {committer.task.id} --from-start`"
-    for source in sources:
+    for source in resources.sources:
         if (change := source.change()) is not None:
             raise UpsertCliError(
                 message=f"{source.name} changed while it was being read ({change}), so nothing was deleted; "
@@ -171,7 +166,7 @@ def delete_orphans(
         raise JournalDamaged(path=str(committer.missing_path), reason=reason)
 
 
-def _orphan(value: Any) -> RecordRef | None:
+def _orphan(value: object) -> RecordRef | None:
     match value:
         case [str(identifier), str(hashed)]:
             return RecordRef(identifier, hashed)

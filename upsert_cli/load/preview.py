@@ -5,93 +5,41 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cache
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from upsert_cli.context import RunContext
-from upsert_cli.counts import NOTHING_IGNORED, IgnoredFields
-from upsert_cli.documents.document import Document, make_document, require_splitter, split_item
+from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
-from upsert_cli.documents.recipe import Recipe
-from upsert_cli.embedding.catalog import embeds
-from upsert_cli.embedding.fastembed import load_token_counter
-from upsert_cli.embedding.identity import Model
-from upsert_cli.embedding.models import identity_if_known, model_without_weights, prefixes_of
-from upsert_cli.errors import ItemError, SourceUnreadable, UpsertCliError
+from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_inputs, spooled
-from upsert_cli.load.resources import recipe_of, recipe_without_model
+from upsert_cli.load.vectors import (
+    is_known,
+    lacks_tokenizer,
+    origin_without_weights,
+    recipe_of,
+    require_computable,
+    token_counter,
+    with_usual_prefixes,
+)
+from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.preflight import PROBED_ROWS
-from upsert_cli.sources.item import MAX_ROW, Item, Reject
-from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.item import MAX_ROW, Reject
 
 STREAM_BYTES = 64 << 20  # bytes of a stream that are read, or more if the rows may be larger
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreviewedRecord:
-    """A record as a load would store it."""
-
-    document: Document
-
-    metadata: dict[str, Any]
-    """Without `upsert_hash` if the model's limit is not known, since that is part of it."""
-
-    tokens: int | None
-    """Tokens of the document; None if there is no tokenizer, or the text is not embedded. Of a text that is far longer
-    than the model reads, only the beginning is counted."""
-
-    max_tokens: int | None
-    """Tokens that the model reads; None if that is not known."""
-
-    @property
-    def is_truncated(self) -> bool | None:
-        """Whether the model would read only the beginning of the document; None if that is not known."""
-        if self.document.vector is not None or self.document.is_average:
-            return False
-        return None if self.tokens is None or self.max_tokens is None else self.tokens > self.max_tokens
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record as plain data."""
-        document = self.document
-        return {
-            "type": "record",
-            "source": document.item.source,
-            "row": document.item.row,
-            "id": document.id,
-            "document": document.text,
-            "metadata": self.metadata,
-            "vector": None if document.vector is None else list(document.vector),
-            "tokens": self.tokens,
-            "max_tokens": self.max_tokens,
-            "truncated": self.is_truncated,
-            "converted": [{"field": key, "kind": kind} for key, kind in document.converted.items()],
-        }
+_Outcomes: TypeAlias = dict[tuple[int, int], dict[str, Document | Reject]]
+"""By the index of its source and its number, the outcome of each row: a reject, or the documents by their ids."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplacedRow:
-    """A row that is not stored, since a later one of the same id is."""
-
-    object_id: str
-    source: str
-    row: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the row as plain data."""
-        return {"type": "duplicate", "source": self.source, "row": self.row, "object_id": self.object_id}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
+class Preview(NamedTuple):
     """The outcomes of the first rows."""
 
-    entries: Sequence[PreviewedRecord | ReplacedRow | Reject]
-    """In the order of their rows; an item that is split has several records."""
+    entries: Sequence[dict[str, Any]]
+    """Records, duplicates and rejects as plain data, in the order of their rows; an item may have several records."""
 
     notes: Sequence[str]
     """Messages for the user, such as why there are no tokens."""
@@ -117,111 +65,100 @@ def preview(
         UsageFault: A source does not exist, or its first rows do not fit the options.
         UpsertCliError: Texts are to be split, and the model's tokenizer is not on this machine.
     """
-    if options.split:
-        require_splitter()
-    options = options.with_prefixes(prefixes_of(model_name, given=options.given_model))
-    model = None
-    if embeds(model_name) and not options.keep_vectors:
-        model = model_without_weights(model_name, given=options.given_model, prefixes=options.prefixes)
-    with _sources(names, options, model_name, rows=rows, stdin=stdin, context=context) as sources:
-        found = _Outcomes(options.rows(sources), _recipe(options, model, model_name, sources))
-    if (ignored := found.ignored.warning()) is not None:
-        context.warning(ignored)
-    has_hash = (model or identity_if_known(model_name, options.prefixes)) is not None
-    notes = [_lacks(model_name, has_hash=has_hash)] if model is None and embeds(model_name) else []
-    record_of = _finisher(model, has_hash=has_hash)
-    entries = [record_of(each) if isinstance(each, Document) else each for each in found]
-    return Preview(entries=entries, notes=notes, broken=found.broken)
-
-
-@contextmanager
-def _sources(
-    names: Sequence[str], options: LoadOptions, model: str, *, rows: int, stdin: BinaryIO, context: RunContext
-) -> Iterator[list[Source]]:
-    """Yield the sources cut after some rows, once the first rows were checked as those of a load are."""
+    require_computable(model_name, options)
+    options = with_usual_prefixes(options, model_name)
     found = find_inputs(names, options, chroma=None, with_vectors=True, report=context.info)
     with ExitStack() as stack:
 
-        @cache
-        def spool_folder() -> Path:
+        def folder() -> Path:
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="upsert-cli-preview-")))
 
+        # As many rows as are checked for a load, and of these the ones to show.
         limit, most = max(rows, PROBED_ROWS), max(STREAM_BYTES, (rows + 1) * MAX_ROW)
-        probed = open_inputs(spooled(found, spool_folder, stdin=stdin, limit=limit, most=most), limit=limit)
-        if (note := check_first_inputs(probed, options, model=model)) is not None:
+        probed = open_inputs(spooled(found, folder, stdin=stdin, limit=limit, most=most), limit=limit)
+        if (note := check_first_inputs(probed, options, model=model_name)) is not None:
             context.info(note)
-        yield open_inputs(probed, limit=rows)
+        sources = open_inputs(probed, limit=rows)
+        origin = origin_without_weights(model_name, options, sources)
+        batches = read_batches(options.rows(sources), recipe=recipe_of(options, origin))
+        outcomes, broken = _outcomes(batches, [source.name for source in sources], context)
+    has_hash = is_known(origin)
+    notes = [_lacks(model_name, has_hash=has_hash)] if lacks_tokenizer(origin) else []
+    record_of = _recorder(token_counter(origin), limit=origin.max_tokens, has_hash=has_hash)
+    return Preview([*_entries(outcomes, record_of)], notes, broken)
 
 
-def _recipe(options: LoadOptions, model: Model | None, model_name: str, sources: Sequence[Source]) -> Recipe:
-    if model is not None:
-        return recipe_of(options, model)
-    if options.split and embeds(model_name):  # the vectors of collections are not kept then
-        raise UpsertCliError(
-            message=f"--split needs the tokenizer of {model_name}, which is not on this machine; `upsert-cli models "
-            f"fetch --model {model_name}` fetches it, --model-path takes a folder that holds it"
-        )
-    return recipe_without_model(model_name, options, sources)
+def _outcomes(
+    batches: Iterator[Batch], sources: Sequence[str], context: RunContext
+) -> tuple[_Outcomes, SourceUnreadable | None]:
+    """Return the outcomes of rows, and the error of a source that breaks off."""
+    outcomes: _Outcomes = {}
+    ignored = broken = None
+    try:
+        for batch in batches:
+            ignored = batch.ignored if ignored is None else ignored + batch.ignored
+            for document in itertools.chain(batch.documents, *itertools.chain.from_iterable(batch.earlier.values())):
+                place = sources.index(document.item.source), document.item.row
+                outcomes.setdefault(place, {})[document.id] = document
+            for reject in batch.rejects:
+                outcomes[sources.index(reject.source), reject.row] = {"": reject}
+    except SourceUnreadable as error:
+        broken = error
+    if ignored is not None and (warning := ignored.warning()) is not None:
+        context.warning(warning)
+    return outcomes, broken
 
 
-class _Outcomes:
-    """The outcomes of rows, in their order: documents, rejects, and rows that a later one replaced."""
-
-    def __init__(self, rows: Rows, recipe: Recipe) -> None:
-        """Read all rows."""
-        self.ignored = NOTHING_IGNORED
-        self.broken: SourceUnreadable | None = None
-        """The error of a source that breaks off."""
-
-        self._rows: list[Sequence[Document | Reject | ReplacedRow]] = []
-        self._last: dict[str, tuple[int, Item]] = {}  # by id, the last loadable row, and its index in `_rows`
-        try:
-            for row, _ in rows:
-                self._add(row, recipe)
-        except SourceUnreadable as error:
-            self.broken = error
-
-    def _add(self, row: Item | Reject, recipe: Recipe) -> None:
-        if isinstance(row, Reject):
-            self._rows.append([row])
-            return
-        self.ignored += IgnoredFields.of(row.ignored)
-        try:
-            documents = _documents(row, recipe)
-        except ItemError as error:
-            self._rows.append([Reject.of(row, stage=error.stage, detail=error.detail)])
-            return
-        if (last := self._last.get(row.object_id)) is not None:
-            place, before = last
-            self._rows[place] = [ReplacedRow(object_id=before.object_id, source=before.source, row=before.row)]
-        self._last[row.object_id] = len(self._rows), row
-        self._rows.append(documents)
-
-    def __iter__(self) -> Iterator[Document | Reject | ReplacedRow]:
-        return itertools.chain.from_iterable(self._rows)
+def _entries(outcomes: _Outcomes, record_of: Callable[[Document], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the outcomes in the order of their rows; of an id, only the last row has records."""
+    last = {
+        document.item.object_id: place
+        for place in sorted(outcomes)
+        for document in outcomes[place].values()
+        if isinstance(document, Document)
+    }
+    for place in sorted(outcomes):
+        for outcome in outcomes[place].values():
+            if isinstance(outcome, Reject):
+                yield {"type": "reject"} | outcome.as_json()
+            elif last[outcome.item.object_id] == place:
+                yield record_of(outcome)
+            else:
+                item = outcome.item
+                yield {"type": "duplicate", "source": item.source, "row": item.row, "object_id": item.object_id}
+                break  # of all documents of a split item, one stands for its row
 
 
-def _documents(item: Item, recipe: Recipe) -> list[Document]:
-    """Make the documents of an item: itself, or the mean of its chunks, if it is wanted, and all of them."""
-    if recipe.splitter is None:
-        return [make_document(item, recipe)]
-    average, chunks = split_item(item, recipe, recipe.splitter)
-    return [*chunks] if average is None else [average, *chunks]
+def _recorder(
+    count: Callable[[str], int] | None, *, limit: int, has_hash: bool
+) -> Callable[[Document], dict[str, Any]]:
+    """Return the function that makes a record of a document, as the store would be given it, as plain data.
 
+    Without the model's limit there is no `upsert_hash`, since that is part of it. There are no tokens without a
+    tokenizer, or if the text is not embedded; of one that is far longer than the model reads, only the beginning is
+    counted.
+    """
 
-def _finisher(model: Model | None, *, has_hash: bool) -> Callable[[Document], PreviewedRecord]:
-    """Return the function that makes a record of a document, as the store would be given it."""
-    counter = None if model is None else load_token_counter(model)
-
-    def record(document: Document) -> PreviewedRecord:
+    def record(document: Document) -> dict[str, Any]:
+        tokens: int | None = None
+        is_truncated: bool | None = False
+        if document.vector is None and not document.is_average:
+            tokens = None if count is None else count(document.text)
+            is_truncated = None if tokens is None else tokens > limit
         metadata = as_stored(document.metadata)
-        is_embedded = document.vector is None and not document.is_average
-        return PreviewedRecord(
-            document=document,
-            metadata={key: value for key, value in metadata.items() if has_hash or key != HASH_KEY},
-            tokens=counter.count([document.text])[0] if counter is not None and is_embedded else None,
-            max_tokens=None if model is None else model.max_tokens,
-        )
+        return {
+            "type": "record",
+            "source": document.item.source,
+            "row": document.item.row,
+            "id": document.id,
+            "document": document.text,
+            "metadata": {key: value for key, value in metadata.items() if has_hash or key != HASH_KEY},
+            "vector": None if document.vector is None else list(document.vector),
+            "tokens": tokens,
+            "max_tokens": None if count is None else limit,
+            "truncated": is_truncated,
+            "converted": [{"field": key, "kind": kind} for key, kind in document.converted.items()],
+        }
 
     return record
 

@@ -23,7 +23,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.load_context import Observer
 from upsert_cli.load.renames import complete_renames
-from upsert_cli.load.resources import in_use
+from upsert_cli.load.resources import Resources
 from upsert_cli.load.run import UnitLoader, run_task
 from upsert_cli.signals import EndedBySignal
 
@@ -79,7 +79,7 @@ def run_queued(
             )
             task = journal.change(task.id, TaskStatus.FAILED, expect=(TaskStatus.PENDING,), detail=str(error))
             return task, error
-        task = run_task(journal, claim, observer=observer, load_in_units=load_in_units, wait_until=math.inf)
+        task = run_task(claim, observer=observer, load_in_units=load_in_units, wait_until=math.inf)
         return task, None
     except Interrupted:
         raise
@@ -111,7 +111,7 @@ def _next_task(journal: Journal, *, watch: float | None, context: RunContext) ->
 def _in_use(journal: Journal, task: Task) -> TargetInUse | None:
     try:
         complete_renames(journal, task.chroma)
-        return in_use(journal, task)
+        return Resources(task, leases=journal.layout.servers).in_use()
     except UpsertCliError:
         return None  # such as a missing token: running the task reports it and ends the task
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from upsert_cli.errors import UsageFault, reason_of
+from upsert_cli.errors import Refusal, UsageFault, reason_of
 from upsert_cli.journal.load_options import MAPPING, LoadOptions, flag
+from upsert_cli.packages import install_command, is_installed
 from upsert_cli.settings import parse_toml, split_list
 from upsert_cli.sources.formats import SUFFIXES
+from upsert_cli.store.address import is_server, require_collection_name
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
@@ -41,6 +44,25 @@ class LoadRequest:
     task_id: str | None = None
     enqueue: bool = False
     """Leave the task to `upsert-cli work`."""
+
+    def require_target(self) -> None:
+        """Check, before anything is read, that a collection can have the name, and the engine load into the target.
+
+        Raises:
+            UsageFault: The name is not one of a collection.
+            Refusal: Ray is not installed, or the target is a folder, which one process alone may write.
+        """
+        require_collection_name(self.collection)
+        if self.options.engine != "ray":
+            return
+        if not is_server(self.chroma):
+            raise Refusal(
+                message=f"--engine ray loads by several processes, and one alone may write Chroma's folder "
+                f"{self.chroma}; serve it by `chroma run --path {shlex.quote(self.chroma)}` and load into --chroma "
+                f"http://HOST:8000"
+            )
+        if not is_installed("ray"):
+            raise Refusal(message=f"--engine ray needs Ray, which is not installed; `{install_command('ray>=2.50')}`")
 
 
 def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:

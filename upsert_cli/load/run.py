@@ -6,49 +6,33 @@ behind the collection but never leads it, and repeating a batch changes nothing,
 
 from __future__ import annotations
 
-import math
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from typing import TypeAlias
 
-from upsert_cli.context import RunContext
-from upsert_cli.documents.recipe import Recipe
-from upsert_cli.embedding.embedder import Loader
 from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.inputs import check_read_inputs
 from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import delete_orphans, list_orphans
-from upsert_cli.load.resources import Resources, collection_deleted, sources_of
-from upsert_cli.pipeline.prefetch import StageStopped
+from upsert_cli.load.resources import Resources
+from upsert_cli.pipeline.prefetch import StageStopped, in_thread
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.rows import Rows
-from upsert_cli.store.address import is_server
-from upsert_cli.store.base import Opened, Target
+from upsert_cli.store.base import Opened
 from upsert_cli.store.process import StoreProcess
 
-UnitLoader: TypeAlias = Callable[[Committer, Receipts, Target, RunContext], None]
+UnitLoader: TypeAlias = Callable[[Committer, Receipts, Resources], None]
 """Loads all units of a task that have no receipt, by several workers."""
 
 
-def run_task(
-    journal: Journal,
-    claim: Claim,
-    *,
-    observer: Observer,
-    load_in_units: UnitLoader,
-    wait_until: float = -math.inf,
-) -> Task:
+def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wait_until: float) -> Task:
     """Run a task from its checkpoint to its end, and return it in its final state.
 
     Args:
-        journal: Where the task is kept.
         claim: The right to run it; it is pending.
         observer: Shows the progress.
         load_in_units: Loads a task whose engine is a cluster.
@@ -62,10 +46,10 @@ def run_task(
     task = claim.begin()
     context = LoadContext(claim, task, observer)
     with context.signals():
-        attempt = _Attempt(journal, claim, task, context, wait_until=wait_until)
+        attempt = _Attempt(claim, task, context)
         try:
             observer.started(task)
-            attempt.load(load_in_units)
+            attempt.load(load_in_units, wait_until=wait_until)
             task = attempt.finish(TaskStatus.DONE, None)
         except BaseException as error:
             reason = attempt.reason_of(error)
@@ -82,56 +66,50 @@ def run_task(
 class _Attempt:
     """One attempt at a task; the main thread commits the batches that the stages yield."""
 
-    def __init__(self, journal: Journal, claim: Claim, task: Task, context: LoadContext, *, wait_until: float) -> None:
-        self._journal = journal
-        self._task = task
+    def __init__(self, claim: Claim, task: Task, context: LoadContext) -> None:
         self._claim = claim
         self._context = context
-        self._wait_until = wait_until
         self._options = task.options
         self._committer = Committer(claim, task, context)
-        self._sources = sources_of(task)
-        self._unsearched: SourceUnreadable | None = None
         self._progress = context.progress
+        self._resources = Resources(task, leases=claim.leases, context=context)
+        self._unsearched: SourceUnreadable | None = None
 
-    def load(self, load_in_units: UnitLoader) -> None:
+    def load(self, load_in_units: UnitLoader, *, wait_until: float) -> None:
         """Load everything after the checkpoint."""
-        rows = self._committer.rows_left(self._sources)
-        for source in self._sources:
-            source.check_unchanged(task_id=self._task.id)
-        resources = Resources.find_in_thread(self._journal, self._task, context=self._context)
-        recipe = resources.recipe()  # which may refuse the options, before a store starts
+        committer, resources = self._committer, self._resources
+        rows = committer.rows_left(resources.rows)
+        resources.check_unchanged()
+        # Before a store starts, since the model may refuse the options; in a thread, since it may have to be fetched.
+        in_thread(lambda: resources.recipe, wait=self._context.check)
         with self._progress.busy("opening"):
-            store = resources.start_store(
-                rows=self._committer.left(), wait_until=self._wait_until, context=self._context
-            )
-        load_model = self._progress.busy("loading")(resources.load_model)
+            store = resources.start_store(rows=committer.left(), wait_until=wait_until)
         with store:
-            if self._options.engine == "local" or self._committer.is_retry:  # whose few rows are for this process
-                self._load_batches(rows, recipe, Loader(load_model), store)
+            if self._options.engine == "local" or committer.is_retry:  # whose few rows are for this process
+                self._load_batches(rows, store)
             else:
-                self._load_units(load_in_units, resources.target(), store)
+                self._load_units(load_in_units, store)
             if self._unsearched is not None:
                 raise self._unsearched
             if self._options.delete_missing:
-                delete_orphans(self._committer, self._sources, store, context=self._context)
+                delete_orphans(committer, resources, store)
             self._progress.stage = "flushing"
             with self._progress.busy("flushing"), self._context.writing():
                 store.close()
-        self._committer.warn_of_ignored()
-        self._committer.check_failures(least_rows=0)
-        check_read_inputs(self._sources, task_id=self._task.id, context=self._context)
-        self._committer.check_complete()
+        committer.warn_of_ignored()
+        committer.check_failures(least_rows=0)
+        resources.check_read()
+        committer.check_complete()
 
-    def _load_batches(self, rows: Rows, recipe: Recipe, loader: Loader, store: StoreProcess) -> None:
+    def _load_batches(self, rows: Rows, store: StoreProcess) -> None:
         """Load batches in this process."""
+        committer, resources = self._committer, self._resources
         with self._progress.busy("opening"):
             is_empty = store.is_empty()
-        stages = Stages(self._options, self._context, loader, wait=lambda: self._wait(stages))
-        committer = self._committer
+        stages = Stages(self._options, self._context, resources.loader, wait=lambda: self._wait(stages))
         read = stages.read_ahead(
             rows,
-            recipe,
+            resources.recipe,
             rejected=committer.rejects_to_retry if committer.is_retry else None,
             loads=is_empty or self._options.force,
         )
@@ -139,7 +117,7 @@ class _Attempt:
             try:
                 self._open(store)
                 stack.enter_context(committer.open_rejects())
-                count = self._options.writers - 1 if is_server(self._task.chroma) else 0
+                count = self._options.writers - 1 if resources.location.is_shared else 0
                 stores = [store, *(stack.enter_context(store.helper()) for _ in range(count))]
             except BaseException:
                 read.close()  # no other stage has it yet
@@ -165,12 +143,12 @@ class _Attempt:
         if self._context.has_to_stop:
             stages.stopping.set()
 
-    def _load_units(self, load_in_units: UnitLoader, target: Target, store: StoreProcess) -> None:
+    def _load_units(self, load_in_units: UnitLoader, store: StoreProcess) -> None:
         """Load units by the workers of a cluster."""
         opened = self._open(store)
         with self._claim.receipts() as receipts:
             receipts.begin(is_empty=not opened.count)
-            load_in_units(self._committer, receipts, target, self._context)
+            load_in_units(self._committer, receipts, self._resources)
 
     def _open(self, store: StoreProcess) -> Opened:
         """Wait until the collection is open, and list the records to delete before anything is written."""
@@ -178,7 +156,7 @@ class _Attempt:
             opened = store.opened()
         if opened.created and self._committer.checkpoint.rows:
             store.drop()  # or the next attempt would find it, and continue after records that are gone
-            raise collection_deleted(self._task, rows=self._committer.checkpoint.rows)
+            raise self._resources.collection_deleted(rows=self._committer.checkpoint.rows)
         if opened.upgrade is not None:
             self._context.warning(opened.upgrade)
         self._progress.is_model_unnamed = not opened.names_model
@@ -188,9 +166,7 @@ class _Attempt:
             self._progress.stage = "searching"
             with self._progress.busy("searching"):
                 try:
-                    list_orphans(
-                        self._committer, self._sources, store, is_empty=not opened.count, context=self._context
-                    )
+                    list_orphans(self._committer, self._resources, store, is_empty=not opened.count)
                 except SourceUnreadable as error:
                     self._unsearched = error  # the rows before the break are loaded, and nothing is deleted
         self._progress.stage = "loading"
@@ -208,7 +184,7 @@ class _Attempt:
         if isinstance(error, Refusal) and self._committer.has_advanced:
             return UpsertCliError(
                 message=f"after part of the rows: {error}; the written rows are committed, and "
-                f"`upsert-cli restart {self._task.id}` continues the load"
+                f"`upsert-cli restart {self._committer.task.id}` continues the load"
             )
         return limit_reached(error) or error
 
@@ -221,7 +197,7 @@ class _Attempt:
             case Refusal():
                 status = TaskStatus.REFUSED
             case Interrupted():
-                stopped_by = signal.Signals(error.signal_number).name
+                stopped_by = error.signal_name
                 status = TaskStatus.PENDING if error.queued else TaskStatus.FAILED  # pending for the next worker
             case _:
                 status = TaskStatus.FAILED

@@ -86,6 +86,18 @@ def compare(
         taken = taken if batch.goes_on else {}
 
 
+def compare_only(batches: Iterator[Batch], store: StoreProcess | None, *, average: bool) -> Iterator[Batch]:
+    """Yield batches and their fallbacks for a dry run, each with its comparison; without a store, every item is new."""
+    if store is None:
+        for batch in batches:
+            yield replace(batch, comparison=Comparison(verdicts=[Verdict.NEW] * len(batch.documents)))
+        return
+    for compared in compare(batches, store, average=average):
+        yield compared
+        if (fallback := compared.fallback()) is not None:
+            yield from compare_only(iter([fallback]), store, average=average)
+
+
 def compare_documents(documents: Sequence[Document], store: StoreProcess, *, force: bool = False) -> Comparison:
     """Compare documents with a collection; with `force`, every one of them is to be written."""
     ids = [document.id for document in documents]

@@ -76,6 +76,16 @@ def embed(
             yield replace(embedded, vectors=vectors)
 
 
+def seconds_a_token(documents: Sequence[Document], embedder: Embedder, effort: Effort) -> float:
+    """Embed some documents to measure the speed."""
+    stopping = threading.Event()
+    began = time.monotonic()
+    with ThreadPoolExecutor(effort.threads) as pool:
+        texts = _Texts({document.text: None for document in documents}, embedder, stopping)
+        texts.embed(pool, effort)
+        return (time.monotonic() - began) / max(1, texts.tokens)
+
+
 def _averages_to_write(batch: Batch) -> dict[str, int]:
     """Return, by item, the index in the batch of each average that has to be written."""
     return {
@@ -172,6 +182,11 @@ class _Texts:
 
         for done in [pool.submit(embed_next) for _ in range(effort.threads)]:
             done.result()
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens, without those beyond the model's limit."""
+        return sum(min(length, self._embedder.max_tokens) for length in self._lengths.values())
 
     def _micro_batches(self, budget: int) -> Iterator[list[str]]:
         micro_batch: list[str] = []

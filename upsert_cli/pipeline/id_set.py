@@ -8,11 +8,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 
 from upsert_cli.errors import UpsertCliError
-
-DIGEST_BYTES = 16  # of a digest in place of an id; two of 10 million ids share one in 10^24 tasks
+from upsert_cli.journal.receipts import digest_of
 
 
 class IdSet:
@@ -52,12 +50,6 @@ class IdSet:
     def _run(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
         with _scratch(), self._database:
             return self._database.executemany(statement, rows).rowcount
-
-
-def digest_of(identifier: str) -> bytes:
-    """Return a digest that stands for an id and has the same size for all."""
-    # JSON can spell text that is not valid Unicode.
-    return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 @contextmanager

@@ -43,6 +43,16 @@ def prefetch(
     return cast("Generator[T, None, None]", consumer)
 
 
+def in_thread(call: Callable[[], T], *, wait: Callable[[], None]) -> T:
+    """Return the result of a call that may take minutes, such as a fetch; see `prefetch` about `wait`."""
+
+    def result() -> Iterator[T]:
+        yield call()
+
+    with closing(prefetch(result(), stopping=threading.Event(), wait=wait)) as found:
+        return next(found)
+
+
 def _consume(
     stage: Iterator[T], *, depth: int, stopping: threading.Event, wait: Callable[[], None] | None
 ) -> Generator[T | None, None, None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
+from upsert_cli import __version__
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
@@ -29,7 +30,7 @@ class Target:
     model: ModelIdentity
     """Without a name if nothing says which model made the vectors."""
 
-    tool_version: str
+    tool_version: str = __version__
 
     as_found: bool = False
     """Whether the collection has to exist and is taken unchanged: for a full check instead of the usual glance."""

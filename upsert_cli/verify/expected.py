@@ -15,7 +15,8 @@ from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
-from upsert_cli.load.resources import Resources, recipe_of, sources_of
+from upsert_cli.load.resources import Resources
+from upsert_cli.load.vectors import recipe_of
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.sources.rows import Rows
@@ -88,8 +89,8 @@ class Subject:
             UpsertCliError: The collection does not exist.
         """
         task = journal.find(task_id)
-        sources = sources_of(task)
-        for source in sources:
+        resources = Resources(task, leases=journal.layout.servers)
+        for source in resources.sources:
             if (change := source.change()) is not None:
                 raise Refusal(
                     message=f"{source.name} changed since task {task_id} was last run ({change}), so its rows cannot "
@@ -99,7 +100,7 @@ class Subject:
         loaded_by = task if task.rows else None
         info, target = _describe(journal, task.chroma, task.collection, task.options, loaded_by=loaded_by)
         if info.stamp is None:  # not created by this tool: the hashes are those of the task's model
-            target = replace(target, model=Resources.find(journal, task, context=RunContext()).model.identity)
+            target = replace(target, model=resources.model.identity)
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in _LATE_STAGES)
         return cls(
@@ -107,7 +108,7 @@ class Subject:
             identity=target.model.hashed,
             options=task.options,
             task=task,
-            rows=replace(task.options.rows(sources), refused=refused),
+            rows=replace(resources.rows, refused=refused),
         )
 
     def batches(self) -> Iterator[Batch]:

@@ -1,0 +1,125 @@
+"""The sources of a task: as its record has them, as they are now, and compared with those of another request."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from upsert_cli.errors import Refusal
+from upsert_cli.journal.load_options import flag
+from upsert_cli.journal.progress import Checkpoint
+from upsert_cli.journal.task import Task
+from upsert_cli.load.inputs import check_first_inputs, collections_for, fields_of, find_inputs, open_inputs
+from upsert_cli.sources.remote import is_address
+from upsert_cli.sources.source import FoundFile, Source
+
+
+def sources_of(task: Task) -> list[Source]:
+    """Return the sources that a task reads."""
+    collection_at = collections_for(task.options, chroma=task.chroma)
+    retry_for = task.options.retry_for
+    return [Source.from_json(value, collection_at=collection_at, retry_for=retry_for) for value in task.inputs]
+
+
+def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the changes to a task that starts from nothing: its sources as they are now, and no counts.
+
+    Of `sources`, which are the old ones, the spooled are used again.
+    """
+    # The addresses themselves, whose queries the names leave out.
+    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
+    shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
+    names = [*dict.fromkeys(task.sources)]
+    kept = {name: copy for name in names if (copy := _copy_of(name, sources)) is not None}
+
+    def find(names: Iterable[str]) -> list[FoundFile]:
+        left = [typed.get(name, name) for name in names if name not in kept]
+        files = find_inputs(left, task.options, chroma=task.chroma) if left else []
+        # A stream that was not spooled is after the limit, and cannot be read now.
+        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.spooled]
+
+    files = find(names)
+    for place, name in reversed([*enumerate(names)]):
+        if name in kept:  # in the order in which they were named, since the last row of an id wins
+            files.insert(len(find(names[:place])), kept[name])
+    found = open_inputs(files, limit=task.options.limit)
+    check_first_inputs(found, task.options, model=task.model)
+    next_attempt = task.attempt + (task.started_at is not None)
+    nothing_yet = Checkpoint(position={}).fields_of_task
+    return fields_of(found) | nothing_yet | {"failed_items": (), "first_attempt": next_attempt}
+
+
+def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
+    """Return the copy of the stream with an absolute name, if there is one.
+
+    Sources have the names that were typed, perhaps in another working folder. A folder, a glob or an address may end
+    with the name of a stream, and none of its files has its name.
+    """
+    if (same := next((source for source in sources if source.name == absolute), None)) is not None:
+        return same if same.spooled else None
+    is_glob = glob.has_magic(absolute) and not os.path.lexists(absolute)
+    if is_glob or is_address(absolute) or Path(absolute).is_dir():
+        return None
+    relative = (source for source in sources if source.name != "-")
+    typed_so = (source for source in relative if absolute.endswith(f"{os.sep}{Path(source.name)}"))
+    best = max(typed_so, key=lambda source: len(source.name), default=None)
+    return best if best is not None and best.spooled else None
+
+
+def refuse_other_load(task: Task, draft: Task) -> None:
+    """Check that a reused task id refers to the same load.
+
+    Raises:
+        Refusal: It refers to another one.
+    """
+    for what in ("kind", "collection", "chroma", "model", "sources"):
+        had, asked = getattr(task, what), getattr(draft, what)
+        if had != asked and not (what == "model" and had.lower() == asked.lower()):
+            raise _conflict(task, what, _shown(had), _shown(asked))
+    if names := task.options.differing(draft.options):
+        had, asked = (" and ".join(_shown(getattr(each.options, name)) for name in names) for each in (task, draft))
+        raise _conflict(task, " and ".join(map(flag, names)), had, asked)
+    before = {_identity(source): source for source in sources_of(task)}
+    for source in sources_of(draft):
+        known = before.pop(_identity(source), None)
+        change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
+        if change is not None:
+            raise _conflict(task, source.name, "other content", change)
+    for name in before:
+        raise _conflict(task, name, "this file", "it is gone")
+
+
+def _conflict(task: Task, what: str, had: str, asked: str) -> Refusal:
+    """Return the error for a task id that refers to another load; `what` is an option or the name of a source."""
+    return Refusal(
+        message=f"task {task.id} stands for another load ({what}: {had}, now {asked}); "
+        f"choose another --task-id, or see `upsert-cli info {task.id}`"
+    )
+
+
+def _shown(value: str | int | tuple[str, ...] | dict[str, Any] | None) -> str:
+    """Return the value of an option as a user would give it."""
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if value is None or value is False:
+        return "not given"
+    if value == "":
+        return "''"
+    return "given" if value is True else ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _identity(source: Source) -> str:
+    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
+    # The address of a remote file may be signed again each time; its name ignores the signature.
+    return source.name if source.spooled or is_address(source.name) else str(source.path)
+
+
+def signed_again(task: Task, draft: Task) -> tuple[dict[str, Any], ...]:
+    """Return the inputs of a task with the addresses of a draft of the same load, whose signatures are fresh."""
+    given = {source["name"]: source["path"] for source in draft.inputs if is_address(source["path"])}
+    return tuple(source | {"path": given.get(source["name"], source["path"])} for source in task.inputs)

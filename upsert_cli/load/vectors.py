@@ -1,0 +1,201 @@
+"""The origin of a load's vectors, a model or the items themselves, and the recipe of its documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from upsert_cli import embedding
+from upsert_cli.context import RunContext
+from upsert_cli.documents.document import Splitter, require_splitter
+from upsert_cli.documents.recipe import Recipe
+from upsert_cli.embedding.catalog import NO_MODEL, NO_PREFIXES, embeds
+from upsert_cli.embedding.embedder import Embedder
+from upsert_cli.embedding.fastembed import load_token_counter, load_tokenizer
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
+from upsert_cli.embedding.models import find_model, full_name, identity_if_known, model_without_weights, prefixes_of
+from upsert_cli.errors import Refusal, UpsertCliError, UsageFault
+from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.pipeline.preflight import first_dimension
+from upsert_cli.sources.source import Source
+from upsert_cli.store.collection_source import StoredCollection
+from upsert_cli.store.location import CollectionInfo, Location
+
+_UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
+
+
+def require_computable(model: str, options: LoadOptions) -> None:
+    """Check that texts can be split and embedded as the options of a load say, before anything is read.
+
+    Raises:
+        UsageFault: The precision does not suit the model.
+        UpsertCliError: A package is not installed, or this machine does not compute in that precision.
+    """
+    if options.split:
+        require_splitter()
+    here = options.engine == "local"
+    embedding.require_precision(options.precision, model, given=options.given_model, here=here)
+
+
+def load_embedder(model: Model | OwnVectors, options: LoadOptions) -> Embedder:
+    """Load a model as the options of a load say; see `embedding.load`."""
+    threads = options.effort.threads
+    return embedding.load(model, device=options.device, precision=options.precision, threads=threads)
+
+
+def name_of_model(name: str, options: LoadOptions, sources: Sequence[Source]) -> str:
+    """Return the full name of the model of a load: the one that the user names, or that of the vectors it keeps."""
+    return kept_vectors(sources).name if options.keep_vectors else full_name(name, given=options.given_model)
+
+
+def with_usual_prefixes(options: LoadOptions, model: str) -> LoadOptions:
+    """Return the options of a request with the prefixes that its model asks for, where it gives none."""
+    return options.with_prefixes(NO_PREFIXES if options.keep_vectors else prefixes_of(model, given=options.given_model))
+
+
+def origin_of_vectors(
+    name: str, options: LoadOptions, sources: Sequence[Source], location: Location, *, context: RunContext
+) -> Model | OwnVectors:
+    """Return the model of a load, or the vectors of its items, with the dimension of the collection.
+
+    A model that this machine lacks is fetched.
+    """
+    if options.keep_vectors:
+        return kept_vectors(sources)
+    model = _model_of(name, options, context=context) if embeds(name) else None
+    if model is not None and not model.pooling:
+        return model
+    info = location.describe()
+    if model is not None:
+        # The name is part of each record's hash, so it stays as the collection spells it.
+        made_by = None if info is None else info.stamp
+        if made_by is not None and made_by.name.lower() == model.name.lower():
+            return replace(model, name=made_by.name)
+        return model
+    if info is not None and info.dimension is not None:
+        return OwnVectors(dimension=info.dimension)
+    return _own_vectors(options, sources)
+
+
+def origin_on_this_machine(wanted: ModelIdentity, options: LoadOptions, *, machine: str) -> Model | OwnVectors:
+    """Return the origin that another process has found for its load, with the files of this machine.
+
+    Raises:
+        Refusal: The model of this `machine` is another one, or it does not compute in the precision of the load.
+    """
+    if isinstance(wanted, OwnVectors):
+        return wanted
+    embedding.require_precision(options.precision, wanted.name, given=options.given_model)
+    found = _model_of(wanted.name, options)
+    for what, had, asked in wanted.differences(found):
+        raise Refusal(
+            message=f"the {what} of {found.name} in {found.folder} of the worker {machine} is {asked}, and "
+            f"{had} where the task is run; put the same files on each machine, then restart the task"
+        )
+    return found
+
+
+def origin_without_files(name: str, options: LoadOptions, sources: Sequence[Source]) -> ModelIdentity:
+    """Return the origin of a load's vectors as far as it is known without the files of a model."""
+    if options.keep_vectors:
+        return kept_vectors(sources)
+    if not embeds(name):
+        return _own_vectors(options, sources)
+    return identity_if_known(name, options.prefixes) or replace(_UNKNOWN, name=name)
+
+
+def origin_without_weights(name: str, options: LoadOptions, sources: Sequence[Source]) -> ModelIdentity:
+    """Return the origin of a load's vectors for a preview: a `Model` if its tokenizer is on this machine.
+
+    Raises:
+        UpsertCliError: Texts are to be split, and the tokenizer is not there.
+    """
+    if not embeds(name) or options.keep_vectors:
+        return origin_without_files(name, options, sources)
+    model = model_without_weights(name, given=options.given_model, prefixes=options.prefixes)
+    if model is None and options.split:
+        raise UpsertCliError(
+            message=f"--split needs the tokenizer of {name}, which is not on this machine; `upsert-cli models "
+            f"fetch --model {name}` fetches it, --model-path takes a folder that holds it"
+        )
+    return model or origin_without_files(name, options, sources)
+
+
+def recipe_of(options: LoadOptions, model: ModelIdentity) -> Recipe:
+    """Return the recipe that makes documents of items; texts are split if the tokenizer of the model is here.
+
+    Raises:
+        Refusal: A chunk is to have more tokens than the model reads, or none after its prefix.
+    """
+    recipe = options.recipe(model.name, identity=model.hashed, dimension=model.dimension)
+    if not options.split or not isinstance(model, Model):
+        return recipe
+    tokens = options.max_tokens or model.max_tokens
+    if tokens > model.max_tokens:
+        raise Refusal(
+            message=f"--max-tokens {tokens}: {model.name} reads at most {model.max_tokens} tokens; give that, or less"
+        )
+    prefix = model.prefixes.passage
+    splitter = Splitter(load_tokenizer(model), max_tokens=tokens, overlap=options.overlap, prefix=prefix)
+    return replace(recipe, splitter=splitter, average=options.average)
+
+
+def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
+    """Return the vectors of the collections among some sources, with the model that the collections name.
+
+    Raises:
+        UsageFault: They are of different models, dimensions or distances, or none of the sources is a collection.
+    """
+    described = [(source, source.path.describe()) for source in sources if isinstance(source.path, StoredCollection)]
+    if not described:
+        raise UsageFault(message="--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION")
+    (name, first), *others = ((source.name, _vectors_of(info)) for source, info in described)
+    for other_name, other in others:
+        if other != first:
+            raise UsageFault(
+                message=f"--keep-vectors: {name} holds {_described(first)}, and {other_name} {_described(other)}; "
+                f"load them into different collections"
+            )
+    return first
+
+
+def is_known(origin: ModelIdentity) -> bool:
+    """Check that an origin is known well enough for the hashes of records."""
+    return origin.max_tokens > 0 or isinstance(origin, OwnVectors)
+
+
+def token_counter(origin: ModelIdentity) -> Callable[[str], int] | None:
+    """Return the function that counts the tokens of a document; None if nothing is embedded, or without a tokenizer."""
+    if not isinstance(origin, Model):
+        return None
+    counter = load_token_counter(origin)
+    return lambda text: counter.count([text])[0]
+
+
+def lacks_tokenizer(origin: ModelIdentity) -> bool:
+    """Check whether texts are embedded by a model whose tokenizer is not on this machine."""
+    return not isinstance(origin, Model | OwnVectors)
+
+
+def _model_of(name: str, options: LoadOptions, *, context: RunContext | None = None) -> Model:
+    return find_model(
+        name, given=options.given_model, prefixes=options.prefixes, offline=options.offline, context=context
+    )
+
+
+def _own_vectors(options: LoadOptions, sources: Sequence[Source]) -> OwnVectors:
+    """Return the vectors that the items of some sources bring into a new collection: the first sets the dimension."""
+    unknown = OwnVectors(dimension=0)
+    return replace(unknown, dimension=first_dimension(options.rows(sources), recipe=recipe_of(options, unknown)))
+
+
+def _vectors_of(info: CollectionInfo) -> OwnVectors:
+    model = info.stamp or (_UNKNOWN if info.named_model is None else CHROMAS_DEFAULT)
+    model = replace(model, dimension=info.dimension or model.dimension)
+    is_named = info.stamp is not None or info.default_function
+    return OwnVectors.of(model, space=info.space or None, function=None if is_named else info.function)
+
+
+def _described(vectors: OwnVectors) -> str:
+    model = vectors.function or ("an unknown model" if vectors.name == NO_MODEL else vectors.name)
+    return f"vectors of {model} with {vectors.dimension} numbers and the distance {vectors.space}"

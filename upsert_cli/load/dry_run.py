@@ -51,8 +51,8 @@ def dry_run_load(
         with store or nullcontext():
             if store is not None:
                 opened = store.opened()
-                for warning in filter(None, (opened.upgrade, *opened.warnings)):
-                    context.warning(warning)
+                for message in filter(None, (opened.upgrade, *opened.warnings)):
+                    context.warning(message)
             if options.delete_missing and store is not None:
                 try:
                     for block in find_orphans(resources, store, context=context, is_dry_run=True):

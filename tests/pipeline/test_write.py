@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import itertools
 import threading
+from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from upsert_cli.context import RunContext
+from upsert_cli.documents.document import Document
+from upsert_cli.embedding.embedder import Loader
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import StageStopped
+from upsert_cli.pipeline.stages import Stages
 from upsert_cli.pipeline.write import write
-from upsert_cli.sources.item import START
+from upsert_cli.sources.item import START, Item
+from upsert_cli.store.base import Comparison, Verdict
+from upsert_cli.store.child_process import StoreAbandoned
 
 
 def _unchanged() -> Iterator[Batch]:
@@ -23,18 +31,62 @@ def _unchanged() -> Iterator[Batch]:
 
 @pytest.mark.parametrize("stores", [1, 3])
 def test_a_stop_ends_the_stage_after_the_batches_in_flight(stores: int) -> None:
-    """The consumer's hook may stop the stages; batches that are begun are still yielded, in order."""
+    """At a stop no further batch is begun, and those that are begun are still yielded, in order."""
     stopping = threading.Event()
-    calls = itertools.count()
-
-    def wait() -> None:
-        if next(calls) == 10:
-            stopping.set()
-
     nobody: list[Any] = [object()] * stores
     written: list[Batch] = []
     with pytest.raises(StageStopped):
-        for one in write(_unchanged(), nobody, stopping=stopping, wait=wait):
+        for one in write(_unchanged(), nobody, stopping=stopping):
             written.append(one)
-            assert len(written) < 1_000
+            if len(written) == 10:
+                stopping.set()
     assert [one.number for one in written] == list(range(len(written)))
+    assert len(written) <= 10 + 2 * stores
+
+
+class StuckStore:
+    """A store whose server never confirms a write."""
+
+    def __init__(self) -> None:
+        self.seconds = {"comparing": 0.0, "writing": 0.0}
+        self.begun = threading.Event()
+        self.abandoned = threading.Event()
+
+    def compare(self, ids: list[str], *_: object, **__: object) -> Comparison:
+        """Find nothing of it."""
+        return Comparison(verdicts=[Verdict.NEW] * len(ids))
+
+    def find_stale_chunks(self, *_: object, **__: object) -> dict[str, Any]:
+        """Find none."""
+        return {}
+
+    def write(self, _: object) -> list[tuple[str, str]]:
+        """Write until it is abandoned."""
+        self.begun.set()
+        self.abandoned.wait(60)
+        raise StoreAbandoned
+
+    def abandon(self) -> None:
+        """End the write."""
+        self.abandoned.set()
+
+
+def _with_own_vectors(batches: int) -> Iterator[Batch]:
+    for number in range(batches):
+        item = Item(str(number), {}, None, "a.jsonl", number + 1)
+        document = Document(item.object_id, "", {}, "a.b", item, {}, vector=array("f", [1.0]))
+        yield Batch(number=number, documents=(document,), read=1, after=START)
+
+
+def test_giving_up_does_not_wait_for_a_write_that_never_ends() -> None:
+    """A hook that gives up abandons the store, so that neither its write nor the next batch keeps the process."""
+    store = StuckStore()
+
+    def give_up() -> None:
+        if store.begun.is_set():
+            raise TimeoutError
+
+    stages = Stages(LoadOptions(), RunContext(), Loader(lambda: pytest.fail("no text")), wait=give_up)
+    with pytest.raises(TimeoutError):
+        next(stages.run(_with_own_vectors(3), [cast("Any", store)]))
+    assert store.abandoned.is_set()

@@ -32,7 +32,7 @@ def prefetch(
         depth: Number of finished values that may wait; one value that waits between two stages is enough to keep both
             busy, and each costs the memory of a batch.
         stopping: Set by any thread to stop all stages that share it; a value in the making is still finished.
-        wait: Called about every `STEP_SECONDS` while there is no value; may raise to give up.
+        wait: Called before each value, and about every `STEP_SECONDS` while there is none; may raise to give up.
 
     Raises:
         StageStopped: `stopping` was set.
@@ -65,11 +65,11 @@ def _consume(
     try:
         yield None
         while not stopping.is_set():
+            if wait is not None:
+                wait()
             try:
                 message = values.get(timeout=STEP_SECONDS)
             except queue.Empty:
-                if wait is not None:
-                    wait()
                 continue
             if message is None:
                 finished = True

@@ -43,7 +43,7 @@ class Stages:
             context: Its progress is counted by the stages.
             loader: Loads the model when the first text needs it.
             pace: Measured speed of earlier stages.
-            wait: Called in the waits of the consuming thread; may raise to give up.
+            wait: Called before each batch and in the waits of the consuming thread; may raise to give up.
         """
         self.stopping = threading.Event()
         """Set to stop all stages: no further batch is written, and those in flight are still yielded."""
@@ -83,14 +83,18 @@ class Stages:
         compared = prefetch(self._compare(batches, stores[0]), stopping=self.stopping)
         embedded = prefetch(self._counted(self._embed(compared)), stopping=self.stopping)
         with closing(self._write(embedded, stores)) as written:
-            for first in written:
-                results = self._with_fallbacks(first, stores)
-                outcome = self._outcomes.of_written(results)
-                stores[0].delete(outcome.stale)  # after all else is written, so that no item is ever missing
-                yield outcome
-                # The consumer has committed it, since it asks for the next one.
-                self._in_flight.leave(first.number)
-                self._pace.learn("writing", first.rows, sum(one.writing_seconds for one in results))
+            try:
+                for first in written:
+                    results = self._with_fallbacks(first, stores)
+                    outcome = self._outcomes.of_written(results)
+                    stores[0].delete(outcome.stale)  # after all else is written, so that no item is ever missing
+                    yield outcome
+                    # The consumer has committed it, since it asks for the next one.
+                    self._in_flight.leave(first.number)
+                    self._pace.learn("writing", first.rows, sum(one.writing_seconds for one in results))
+            except BaseException:
+                self.stopping.set()  # else closing the last stage would wait for those before it
+                raise
 
     def _read(self, batches: Iterator[Batch], *, loads: bool) -> Iterator[Batch]:
         progress = self._context.progress
@@ -132,7 +136,17 @@ class Stages:
             yield batch
 
     def _write(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[Batch, None, None]:
-        return write(batches, stores, stopping=self.stopping, wait=self._wait)
+        def wait() -> None:
+            try:
+                self._wait()
+            except BaseException:
+                self.stopping.set()
+                for store in stores:
+                    store.abandon()  # else closing this stage would wait for the write in flight
+                raise
+
+        # With an event of its own, since batches that are being written at a stop are still yielded.
+        return prefetch(write(batches, stores, stopping=self.stopping), stopping=threading.Event(), wait=wait)
 
     def _with_fallbacks(self, first: Batch, stores: Sequence[StoreProcess]) -> list[Batch]:
         """Return a written batch followed by its fallbacks, each of which goes through the same stages."""

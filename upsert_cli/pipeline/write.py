@@ -7,88 +7,59 @@ written batch names these rows as its fallback, which goes through the same stag
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
 
 from upsert_cli.errors import Stage
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.prefetch import STEP_SECONDS, StageStopped, prefetch
+from upsert_cli.pipeline.prefetch import StageStopped, prefetch
 from upsert_cli.sources.item import Reject
 from upsert_cli.store.process import StoreProcess
 
 
 def write(
-    batches: Iterator[Batch],
-    stores: Sequence[StoreProcess],
-    *,
-    stopping: threading.Event,
-    wait: Callable[[], None],
+    batches: Iterator[Batch], stores: Sequence[StoreProcess], *, stopping: threading.Event
 ) -> Generator[Batch, None, None]:
-    """Write batches, one per store at the same time, and yield each one once it is written.
-
-    At a stop no further batch begins, and those in flight are still yielded.
+    """Yield each batch once it is written; one batch per store is written at the same time.
 
     Args:
         batches: In the order of their rows.
         stores: Processes that write to the same collection.
         stopping: Set by any thread to begin no further batch.
-        wait: Called about every `STEP_SECONDS` in the waits of the calling thread; may raise to give up.
 
     Raises:
         StageStopped: `stopping` was set, and all batches in flight are yielded.
         UpsertCliError: A batch could not be written; the batches before it are yielded.
     """
-    pool = ThreadPoolExecutor(len(stores), thread_name_prefix="write")
-    room = threading.Semaphore(len(stores))  # for batches that are begun and not yet yielded
-    # Its own event, since batches that are being written at a stop are still yielded.
-    begun = prefetch(
-        _begin(batches, stores, pool, room=room, stopping=stopping),
-        depth=len(stores),
-        stopping=threading.Event(),
-        wait=wait,
-    )
-    try:
-        for future in begun:
-            wait()  # also where batches follow each other without a pause, as those without a change do
-            while not future.done():
-                wait_for([future], timeout=STEP_SECONDS)
-                wait()
-            written = future.result()
-            room.release()
-            yield written
-    except BaseException:
-        stopping.set()  # else closing `begun` would wait for the stages before this one
-        raise
-    finally:
-        room.release()  # for the thread that may wait for it, which then sees the stop
-        begun.close()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _begin(
-    batches: Iterator[Batch],
-    stores: Sequence[StoreProcess],
-    pool: ThreadPoolExecutor,
-    *,
-    room: threading.Semaphore,
-    stopping: threading.Event,
-) -> Iterator[Future[Batch]]:
-    """Begin to write each batch as soon as a store is free and there is room."""
-    free: SimpleQueue[StoreProcess] = SimpleQueue()
+    free: SimpleQueue[StoreProcess] = SimpleQueue()  # of the stores whose last batch was yielded
     for store in stores:
         free.put(store)
 
-    for embedded in batches:
-        room.acquire()
-        store = free.get()
-        if stopping.is_set():
-            raise StageStopped
-        future = pool.submit(_write_batch, embedded, store)
-        future.add_done_callback(lambda _, store=store: free.put(store))  # type: ignore[misc]
-        yield future
+    def begin() -> Generator[tuple[StoreProcess, Future[Batch]], None, None]:
+        for batch in batches:
+            store = free.get()
+            if stopping.is_set():
+                raise StageStopped
+            yield store, pool.submit(_write_batch, batch, store)
+
+    with ThreadPoolExecutor(len(stores), thread_name_prefix="write") as pool:
+        begun = begin()
+        if len(stores) > 1:
+            # With an event of its own, since batches that are being written at a stop are still yielded.
+            begun = prefetch(begun, depth=len(stores), stopping=threading.Event())
+        with closing(begun):
+            try:
+                for store, future in begun:
+                    written = future.result()
+                    free.put(store)
+                    yield written
+            except BaseException:
+                stopping.set()  # else closing `begun` would wait for the stages before this one
+                free.put(stores[0])  # for the thread that may wait for it, which then sees the stop
+                raise
 
 
 def _write_batch(batch: Batch, store: StoreProcess) -> Batch:

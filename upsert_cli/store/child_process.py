@@ -148,18 +148,14 @@ class ChildProcess:
             with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
                 end.shutdown(socket.SHUT_RDWR)
 
-    def await_end(self, seconds: float) -> None:
-        """Wait a while for an abandoned process to free the folder."""
-        with suppress(subprocess.TimeoutExpired):
-            self._popen.wait(seconds)
-
-    def join(self) -> int:
-        """Wait until the process has ended, and return its status; 0 if it takes too long, or may live on."""
-        until = time.monotonic() + EXIT_SECONDS
-        while not self._abandoned and time.monotonic() < until:
+    def await_end(self, seconds: float = EXIT_SECONDS) -> int:
+        """Wait until the process has ended, and the folder is free; return its status, or 0 if that takes too long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
             with suppress(subprocess.TimeoutExpired):
                 return self._popen.wait(POLL_SECONDS)
-            self._check()
+            if not self._abandoned:
+                self._check()
         return 0
 
     # -- one process -------------------------------------------------------------------------------------------------
@@ -225,16 +221,17 @@ class ChildProcess:
                 self._is_empty = value
 
     def _receive(self, call: Call | None = None) -> Any:
-        """Make a call and return its answer; without one, return the next message of a process that is starting."""
+        """Make a call and return its result; without one, return the next news of a process that is starting."""
         if self._is_dead:
             self._spawn()
         try:
             answer = self._exchange(call)
-        except ProcessDied as death:
+        except (EOFError, ConnectionError) as error:
             self._is_dead, self._is_empty, self._opened = True, None, None
             if self._abandoned:
-                raise StoreAbandoned from death
-            raise
+                raise StoreAbandoned from error
+            target = self._start.target
+            raise ProcessDied(path=target.path, collection=target.collection, status=self.await_end()) from error
         except BaseException:
             self.abandon()  # an answer may still come, and nobody would know to which call
             raise
@@ -245,20 +242,15 @@ class ChildProcess:
     def _exchange(self, call: Call | None) -> Answer:
         if self._abandoned:
             raise StoreAbandoned
+        if call is not None:
+            self._connection.send(call)
         while True:
-            try:
-                if call is not None:
-                    self._connection.send(call)
-                while not self._connection.poll(POLL_SECONDS):
-                    self._check()
-                message: Answer | str = self._connection.recv()
-            except (EOFError, ConnectionError) as error:
-                target = self._start.target
-                raise ProcessDied(path=target.path, collection=target.collection, status=self.join()) from error
+            while not self._connection.poll(POLL_SECONDS):
+                self._check()
+            message: Answer | str = self._connection.recv()
             if isinstance(message, Answer):
                 return message
             self._context.info(message)
-            call = None
 
 
 def _forward(stderr: IO[bytes]) -> None:

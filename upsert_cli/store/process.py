@@ -18,8 +18,7 @@ from upsert_cli.documents.hashing import is_same
 from upsert_cli.store.base import Comparison, RecordRef, Store, Target, Verdict, WriteBatch
 from upsert_cli.store.child import Start
 from upsert_cli.store.child_process import TRIES, ChildProcess, ProcessDied
-from upsert_cli.store.location import Location
-from upsert_cli.store.locations import location_of
+from upsert_cli.store.location import Location, location_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -182,7 +181,7 @@ class StoreProcess(ChildProcess):
         if not self._closed:
             self.ask("close")
             self._closed = True
-            self.join()
+            self.await_end()
 
     def _parts(self, rows: Sequence[T]) -> Iterator[Sequence[T]]:
         """Yield the rows `CALL_ROWS` at a time, and check the context in between."""

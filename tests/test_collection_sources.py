@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.items import Items
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash, write_records
 from tests.support.terminal import Terminal
 from upsert_cli.documents.stored_items import joined
+from upsert_cli.store.collection_source import collection_named
 
 
 @pytest.fixture
@@ -315,6 +317,20 @@ def test_chunks_of_the_first_versions_are_unchanged(tiny: Terminal) -> None:
     _run_program(tiny, _DELETE_LAST.replace("- 1", "- 2"))  # the mean counts too
     tiny.type("upsert-cli run chroma:there#chunks --collection rest")
     assert "long" not in tiny.records("rest")
+
+
+def test_chosen_chunks_are_divided_by_their_records(tiny: Terminal, make_items: Items) -> None:
+    """Where a filter chooses the chunks of items, units cover all of them, although an item is one row."""
+    items = make_items(3)
+    for number, item in enumerate(items):
+        item["payload"] |= {"text": " ".join(f"word{each} of text {number}." for each in range(60)), "kind": "long"}
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64")
+    chroma = f"chroma:{tiny.folder / 'there'}#chunks"
+    reader = replace(collection_named(chroma), where={"kind": "long"})
+    rows = [row.number for row in reader.read(row=0, offset=0)]
+    assert len(rows) == 3
+    assert [*reader.boundaries(rows=4, size=1)][-1][0] >= rows[-1]
 
 
 @pytest.mark.parametrize(

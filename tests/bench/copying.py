@@ -18,7 +18,7 @@ from tests.bench.measuring import Cost, cost_of, python
 from tests.bench.results import Result, at_most, short, shown
 from tests.support.chroma_server import ChromaServer
 
-PAGE = 1_000  # records, as in `store/record_pages.py`
+PAGE = 1_000  # records, as in `store/record_rows.py`
 TIMES = 2.0
 TICK = 0.01  # seconds, in which the kernel counts CPU
 COLLECTION = "default"

@@ -103,7 +103,7 @@ def _by_store(batches: Sequence[WriteBatch], chroma: Path) -> float:
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
     from upsert_cli.embedding.identity import ModelIdentity
     from upsert_cli.store.base import Target
-    from upsert_cli.store.locations import location_of
+    from upsert_cli.store.location import location_of
 
     target = Target(
         path=str(chroma),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tests.support.chroma_server import ChromaServer
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash
 from tests.support.proxy import Fault, Proxy
 from tests.support.terminal import Terminal
+from upsert_cli.sources.item import Item
 from upsert_cli.store.collection_source import collection_named
 
 MANY = 2_100  # records; three pages
@@ -71,6 +74,21 @@ def test_a_changed_server_is_noticed(terminal: Terminal, server: ChromaServer) -
     server.ask("DELETE", "tenants/default_tenant/databases/default_database/collections/docs")
     _fill(server, rows=FEW)
     assert "other content" in terminal.type(line, expect=4).stderr
+
+
+def test_a_page_is_one_request(shared_server: ChromaServer) -> None:
+    """Documents, metadata and vectors of a page come in one answer; the answer after the last page is empty."""
+    _fill(shared_server, "paged")
+    with Proxy(shared_server.port).running() as proxy:
+        reader = replace(collection_named(f"chroma:{proxy.url}#paged"), with_vectors=True)
+        rows = [*reader.read(row=0, offset=0)]
+        asked = [call.path.rpartition("/")[2] for call in proxy.calls]
+    assert [row.number for row in rows] == [*range(1, MANY + 1)]
+    first = rows[0].value
+    assert isinstance(first, Item)
+    assert first.stored is not None
+    assert (first.payload, first.stored.vector) == ({"text": "document 0", "number": 0}, array("f", [1.0, 0.0, 2.0]))
+    assert asked.count("get") == 4
 
 
 def test_filters_and_units_read_a_server(tiny: Terminal, shared_server: ChromaServer, old_folder: Path) -> None:

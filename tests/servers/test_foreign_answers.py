@@ -16,7 +16,7 @@ from tests.support.terminal import Terminal
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
 from upsert_cli.store.address import Access
 from upsert_cli.store.chroma import http_session
-from upsert_cli.store.chroma.answers import NotChromas, error_of
+from upsert_cli.store.chroma.answers import NotChromas, value_of
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 
 Vectored = Callable[..., list[dict[str, Any]]]
@@ -215,13 +215,13 @@ WRONG: list[tuple[str, str, Any, list[Any]]] = [
 def _answered(method: str, path: str, asked: Any, value: Any) -> Any:
     body = None if asked is None else json.dumps(asked)
     request = httpx.Request(method, f"http://server{path}", content=body)
-    return error_of(httpx.Response(200, json=value, request=request))
+    return value_of(httpx.Response(200, json=value, request=request))
 
 
 @pytest.mark.parametrize(("method", "path", "asked", "value"), RIGHT)
 def test_chromas_own_answers_are_taken(method: str, path: str, asked: Any, value: Any) -> None:
     """The forms that servers of Chroma 1.x give to their answers are known."""
-    assert _answered(method, path, asked, value) is None
+    assert _answered(method, path, asked, value) == value
 
 
 @pytest.mark.parametrize(

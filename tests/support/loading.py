@@ -13,7 +13,7 @@ import numpy as np
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.store.base import Opened, Store, Target, WriteBatch
 from upsert_cli.store.folder import prepare_folder
-from upsert_cli.store.locations import location_of
+from upsert_cli.store.location import location_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI

@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from upsert_cli.errors import UsageFault
@@ -25,22 +24,17 @@ DEFAULT_TENANT = "default_tenant"
 DEFAULT_DATABASE = "default_database"
 PARTS = 2  # parts of an address's path: tenant and database
 
-TOKEN = "UPSERT_CLI_CHROMA_TOKEN"  # noqa: S105  # a name
-CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
-HEADERS = "UPSERT_CLI_CHROMA_HEADERS"
+OF_TARGET, OF_SOURCE = "UPSERT_CLI_CHROMA", "UPSERT_CLI_SOURCE_CHROMA"
+"""The beginning of the names of the variables with the credentials for a server: its token, and headers."""
+
+TOKEN, HEADERS = "_TOKEN", "_HEADERS"  # end these names
+CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105  # a name
 FILE = "_FILE"  # ends the name of the variable that names a file instead
-
-
-class CredentialNames(NamedTuple):
-    """The names of the variables with the credentials for a server; each may name a file instead."""
-
-    token: str
-    headers: str
-
-
-OF_TARGET = CredentialNames(TOKEN, HEADERS)
-OF_SOURCE = CredentialNames("UPSERT_CLI_SOURCE_CHROMA_TOKEN", "UPSERT_CLI_SOURCE_CHROMA_HEADERS")
-SECRET_VARIABLES = tuple(name + ending for name in (*OF_TARGET, *OF_SOURCE, CLOUD_TOKEN) for ending in ("", FILE))
+SECRET_VARIABLES = tuple(
+    name + ending
+    for name in (OF_TARGET + TOKEN, OF_TARGET + HEADERS, OF_SOURCE + TOKEN, OF_SOURCE + HEADERS, CLOUD_TOKEN)
+    for ending in ("", FILE)
+)
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # Names that are unlikely for a folder: a host with a port, an address without a slash or its scheme, this machine.
@@ -87,7 +81,7 @@ class Access:
     sources: tuple[str, ...] = ()
     """Where they come from: `UPSERT_CLI_CHROMA_TOKEN_FILE (/run/secrets/token)`."""
 
-    wanted: str = TOKEN
+    wanted: str = OF_TARGET + TOKEN
     """The variable that may hold the token."""
 
 
@@ -188,12 +182,12 @@ def _cloud_url() -> str:
 # -- credentials -------------------------------------------------------------------------------------------------------
 
 
-def source_credentials(chroma: str, target: str | None) -> CredentialNames:
-    """Return the variables with the credentials for a source.
+def source_credentials(chroma: str, target: str | None) -> str:
+    """Return the beginning of the names of the variables with the credentials for a source.
 
     The target's are used only if none are set for the source and they cannot be meant for another server.
     """
-    own = any(os.environ.get(name + ending) for name in OF_SOURCE for ending in ("", FILE))
+    own = any(os.environ.get(name) for name in SECRET_VARIABLES if name.startswith(OF_SOURCE))
     is_other = target is not None and is_server(target) and _origin(target) != _origin(chroma)
     return OF_SOURCE if own or is_other else OF_TARGET
 
@@ -203,8 +197,8 @@ def _origin(address: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def access_to(address: Address, variables: CredentialNames = OF_TARGET) -> Access:
-    """Return the headers for a server.
+def access_to(address: Address, variables: str = OF_TARGET) -> Access:
+    """Return the headers for a server; the names of the variables with credentials for it begin with `variables`.
 
     Raises:
         UsageFault: A file cannot be read, or a value is not valid in a header.
@@ -212,14 +206,14 @@ def access_to(address: Address, variables: CredentialNames = OF_TARGET) -> Acces
     headers: dict[str, str] = {}
     sources: list[str] = []
     # The key of the cloud must not be sent to another server.
-    names = (variables.token, CLOUD_TOKEN) if address.is_cloud else (variables.token,)
+    names = (variables + TOKEN, CLOUD_TOKEN) if address.is_cloud else (variables + TOKEN,)
     if (given := next(filter(None, map(_given, names)), None)) is not None:
         text, source = given
         headers["X-Chroma-Token"] = token = _sound(text.strip(), source)
         if not address.is_cloud:
             headers["Authorization"] = f"Bearer {token}"
         sources.append(source)
-    if (given := _given(variables.headers)) is not None:
+    if (given := _given(variables + HEADERS)) is not None:
         text, source = given
         for line in filter(str.strip, text.splitlines()):
             name, colon, value = line.partition(":")
@@ -228,7 +222,7 @@ def access_to(address: Address, variables: CredentialNames = OF_TARGET) -> Acces
             headers[_sound(name.strip(), source)] = _sound(value.strip(), source)
         sources.append(source)
     remember(headers.values())
-    return Access(headers, tuple(sources), variables.token)
+    return Access(headers, tuple(sources), variables + TOKEN)
 
 
 def _given(name: str) -> tuple[str, str] | None:

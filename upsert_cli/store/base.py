@@ -12,10 +12,15 @@ from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
+    from array import array
+
     import numpy as np
     from numpy.typing import NDArray
 
     Vectors: TypeAlias = NDArray[np.float32]
+
+
+UNNAMED = ModelIdentity(name="", dimension=0, max_tokens=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,7 @@ class Target:
 
     collection: str
 
-    model: ModelIdentity
+    model: ModelIdentity = UNNAMED
     """Without a name if nothing says which model made the vectors."""
 
     tool_version: str = __version__
@@ -107,7 +112,7 @@ class CheckedRecords:
 
 
 class Record(NamedTuple):
-    """A stored record without its vector."""
+    """A stored record."""
 
     id: str
     text: str | None
@@ -121,6 +126,9 @@ class Record(NamedTuple):
 
     distance: float = 0.0
     """From the vector of the query that found it."""
+
+    vector: array[float] | None = None
+    """Its vector in 32 bits, where it was read too."""
 
 
 class RecordRef(NamedTuple):
@@ -231,8 +239,8 @@ class Store(Protocol):
         `where` is a filter on the metadata; `UsageFault` is raised if the store does not understand it.
         """
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
-        """Return the vectors of these records, float32 `(dimension,)`, without those that the index lacks."""
+    def vectors(self, ids: Sequence[str]) -> dict[str, array[float]]:
+        """Return the vectors of these records in 32 bits, without those that the index lacks."""
 
     def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         """Return how many records were read, at most `rows` from number `start` on, and those of them in a scope."""

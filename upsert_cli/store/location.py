@@ -1,4 +1,4 @@
-"""The seam to the place of a collection: its lease, the care that its files need, and how it is opened there."""
+"""The seam to the place of a collection, a folder or a server: its lease, and how it is described, read and opened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.errors import LocksUnsupported, TargetInUse
 from upsert_cli.locks import Holder, Lease, LeaseHeld
-from upsert_cli.store.base import Opened, Store, Target
+from upsert_cli.retry import RETRY_FOR
+from upsert_cli.store.address import OF_TARGET, is_server
+from upsert_cli.store.base import Opened, Record, Store, Target
 from upsert_cli.store.folder import os_fault
 
 if TYPE_CHECKING:
@@ -125,8 +127,15 @@ class Location(Protocol):
     def state(self) -> CollectionState | None:
         """Return the collection's state, without the store's library; None if it does not exist."""
 
+    def has_chunks(self) -> bool:
+        """Tell whether the collection may hold chunks of items, without the store's library."""
+
     def tables(self) -> RecordTables | None:
-        """Return the tables with all records of the collection; None where only the store can read them."""
+        """Return the tables with all records of a collection in a folder; None if it does not exist."""
+        return None
+
+    def fetching(self, *, with_vectors: bool) -> AbstractContextManager[Callable[..., list[Record]]] | None:  # noqa: ARG002
+        """Return a function like `Store.fetch` that asks a server without the store's library; None for a folder."""
         return None
 
     def lease_path(self) -> Path:
@@ -204,34 +213,12 @@ class Location(Protocol):
 
     # -- the care that files need; a server needs none -----------------------------------------------------------------
 
-    def require_space(self, rows: int) -> None:
-        """Check that the disk has room for more rows and a reserve."""
-
-    def check_index(self, target: Target, *, suspicious: bool) -> None:
-        """Check the disk space and the index files; more closely if the last writer did not end in order."""
-
-    def is_flushed(self) -> bool | None:
-        """Tell whether the index files hold all records; None where that is not known."""
-        return None
-
-    def has_index(self) -> bool:
-        """Tell whether the index was ever written."""
-        return True
-
-    def is_overwritten(self) -> bool:
-        """Tell whether another program wrote an empty or older index over the one that has just been flushed."""
-        return False
-
     def changed_hashes(self, hashes: Mapping[str, str]) -> Mapping[str, str]:
         """Return, by id, the `upsert_hash` of each record that may not have the given one; empty if it is not known.
 
         Called outside the process that has the collection open, while that process has the lease and writes nothing.
         """
         return dict.fromkeys(hashes, "")  # a server is asked
-
-    def index_folder(self) -> Path | None:
-        """Return the folder with the index files of the collection; None where the store looks after them."""
-        return None
 
     def probe(self) -> None:
         """Check that no other program is writing to the database now."""
@@ -257,3 +244,35 @@ class Location(Protocol):
     def put_index_aside(self) -> list[str]:
         """Rename the folders of a damaged index, and return their new names."""
         return []
+
+
+# -- the one door to the implementations: another one is a package next to `chroma/`, and a line here ------------------
+
+
+def location_at(
+    chroma: str, collection: str, *, leases: Path, retry_for: float = RETRY_FOR, variables: str = OF_TARGET
+) -> Location:
+    """Return the location of a collection.
+
+    Args:
+        chroma: As `canonical_target` spells it.
+        collection: Its name.
+        leases: The folder for the leases on collections of servers.
+        retry_for: How long to keep retrying failed server requests, in seconds.
+        variables: The beginning of the names of the variables with the credentials for a server.
+
+    Raises:
+        UsageFault: The address is not valid, or the credentials cannot be read.
+    """
+    if is_server(chroma):
+        from upsert_cli.store.chroma.server import Server
+
+        return Server.at(chroma, collection, leases=leases, retry_for=retry_for, variables=variables)
+    from upsert_cli.store.chroma.local import LocalFolder
+
+    return LocalFolder(path=Path(chroma), collection=collection)
+
+
+def location_of(target: Target) -> Location:
+    """Return the location of a target."""
+    return location_at(target.path, target.collection, leases=Path(target.leases), retry_for=target.retry_for)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import Refusal, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.renames import complete_renames, followed_by_tasks
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import require_collection_name
-from upsert_cli.store.base import Target
-from upsert_cli.store.location import CollectionInfo, Location
-from upsert_cli.store.locations import location_at, remedy_for_name
+from upsert_cli.store.base import UNNAMED, Target
+from upsert_cli.store.folder import remedy_for_name
+from upsert_cli.store.location import CollectionInfo, Location, location_at
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.text import nearest
 
@@ -211,8 +209,7 @@ def _opened(
     target = Target(
         path=chroma,
         collection=info.name,
-        model=ModelIdentity(name="", dimension=info.dimension or 0, max_tokens=0),
-        tool_version=__version__,
+        model=replace(UNNAMED, dimension=info.dimension or 0),
         as_found=True,
         as_a_whole=True,
         leases=str(journal.layout.servers),

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from upsert_cli import __version__
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import NO_MODEL, embeds, parse_steps
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
@@ -20,9 +19,8 @@ from upsert_cli.load.vectors import recipe_of
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.sources.rows import Rows
-from upsert_cli.store.base import Target
-from upsert_cli.store.location import CollectionInfo
-from upsert_cli.store.locations import location_at
+from upsert_cli.store.base import UNNAMED, Target
+from upsert_cli.store.location import CollectionInfo, location_at
 from upsert_cli.verify.collections import last_tasks, no_collection
 
 _LATE_STAGES = {Stage.SPLITTING, Stage.INFERENCE, Stage.UPSERT, Stage.OTHER}
@@ -215,13 +213,12 @@ def _describe(
         )
     if info is None:
         raise no_collection(chroma, collection)
-    unstamped = ModelIdentity(name="", dimension=0, max_tokens=0) if info.named_model is None else CHROMAS_DEFAULT
+    unstamped = UNNAMED if info.named_model is None else CHROMAS_DEFAULT
     model = info.stamp or unstamped
     return info, Target(
         path=chroma,
         collection=collection,
         model=replace(model, dimension=model.dimension or info.dimension or 0),
-        tool_version=__version__,
         as_found=True,
         examined=True,
         leases=str(leases),

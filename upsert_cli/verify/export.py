@@ -141,10 +141,10 @@ def export(
         UpsertCliError: There is no such collection, or the file cannot be written.
         Refusal: The records do not fit the form; nothing was written.
     """
-    with collection.location() as location:
-        if (info := location.describe()) is None:
-            known = [one.name for one, _ in location.list_collections()]
-            raise no_collection(collection.chroma, collection.collection, known=known)
+    location = collection.location()
+    if (info := location.describe()) is None:
+        known = [one.name for one, _ in location.list_collections()]
+        raise no_collection(collection.chroma, collection.collection, known=known)
     before = collection.state()
     result = Export(
         collection=collection, file=file, format=format_name, form=form, model=info.named_model, made_by=info.stamp

@@ -15,8 +15,7 @@ from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import Record, Target
-from upsert_cli.store.location import Location
-from upsert_cli.store.locations import location_of
+from upsert_cli.store.location import Location, location_of
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 

@@ -25,7 +25,7 @@ from upsert_cli.pipeline.compare import compare_documents
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.sources.item import START, Item
 from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict
-from upsert_cli.store.locations import location_of
+from upsert_cli.store.location import location_of
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 from upsert_cli.verify.verification import Findings, Repaired, Verification, examine, opened

@@ -33,27 +33,27 @@ class NotChromas(ValueError):
         self.may_pass = may_pass
 
 
-def error_of(answer: httpx.Response) -> tuple[str, str] | None:
-    """Return name and message of an error that Chroma reports; None for the form that it gives to a good answer.
+def value_of(answer: httpx.Response) -> Any:
+    """Return the value of a good answer, or `error` and `message` of an error that Chroma reports.
 
     Raises:
         NotChromas: The answer has another form.
     """
     try:
-        value = parse_plain(answer.content)
+        value: Any = parse_plain(answer.content)
     except ValueError:
         raise NotChromas(_described(answer), may_pass=True) from None
     if answer.status_code in GOOD:
         if not _fits(value, answer.request):
             raise NotChromas(f"{answer.status_code} with {_quoted(answer.content)}", may_pass=False)
-        return None
+        return value
     # Gateways have more fields, or a phrase such as `Bad Request` instead of the name of a class.
     if answer.is_success or not isinstance(value, dict) or value.keys() != {"error", "message"}:
         raise NotChromas(_described(answer), may_pass=True)
     name, message = value["error"], value["message"]
     if not isinstance(name, str) or not isinstance(message, str) or not name.isidentifier():
         raise NotChromas(_described(answer), may_pass=True)
-    return name, message
+    return value
 
 
 def message_in(answer: httpx.Response) -> str:
@@ -219,7 +219,7 @@ def _fits(value: object, request: httpx.Request) -> bool:
         found = check.validate_python(value, strict=True)
     except ValueError:
         return False
+    if not isinstance(found, _GetResult | _QueryResult | _Collection):
+        return True  # the request may be large, and tells nothing
     asked: Any = parse_plain(request.content) if request.content else {"name": unquote(path.rpartition("/")[2])}
-    if isinstance(found, _GetResult | _QueryResult):
-        return found.fits(asked)
-    return not isinstance(found, _Collection) or found.name == asked.get("name")
+    return bool(found.name == asked.get("name")) if isinstance(found, _Collection) else found.fits(asked)

@@ -18,14 +18,16 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-import httpx
-
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
+from upsert_cli.packages import lean_imports
 from upsert_cli.redaction import remember, without_secrets
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import Access
-from upsert_cli.store.chroma.answers import NotChromas, error_of, message_in
+from upsert_cli.store.chroma.answers import NotChromas, message_in, value_of
 from upsert_cli.store.chroma.faults import short_line
+
+with lean_imports():
+    import httpx
 
 CONNECT_SECONDS = 5.0  # seconds to connect; a host that does not answer at all is a wrong address
 LARGEST_ANSWER = 256 << 20  # bytes, as sent and unpacked; a thousand records with vectors and long texts have 50 MiB
@@ -95,6 +97,11 @@ class HttpSession(AbstractContextManager["HttpSession", None]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def ask(self, method: str, url: str, **options: Any) -> tuple[int, Any]:
+        """Make a request, and return the status of the answer and its value: `error` and `message` of an error."""
+        answer = self.request(method, url, **options)
+        return answer.status_code, answer.extensions["value"]
+
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         """Make a request until Chroma answers; an error that it reports is an answer as well.
 
@@ -118,7 +125,7 @@ class HttpSession(AbstractContextManager["HttpSession", None]):
             raise NotChromasAnswer(url=self._url, request=request, found=short_line(str(error))) from error
 
     def _try(self, method: str, url: str, elapsed: float, options: dict[str, Any]) -> httpx.Response:
-        """Return the answer if it is Chroma's, and no sign of something that passes."""
+        """Return the answer, with its value, if it is Chroma's and no sign of something that passes."""
         # Some slow answers and long ones end, so the limit for the whole of one try is not the silence.
         whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
         seconds = max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
@@ -135,10 +142,10 @@ class HttpSession(AbstractContextManager["HttpSession", None]):
         is_large = len(answer.request.content) >= SMALLEST_LIMIT or answer.content.startswith(_TOO_LARGE_WORDS)
         if status == _TOO_LARGE and is_large:
             raise Unacceptable("the server says that the request is too large (413)")
-        reported = error_of(answer)
+        answer.extensions["value"] = value = value_of(answer)
         self._recognized = True
-        if status in _UNPROCESSABLE and reported is not None and reported[0] in _DATA_ERRORS:
-            raise Unacceptable(f"the server answers {status}: {short_line(reported[1])}")
+        if status in _UNPROCESSABLE and value["error"] in _DATA_ERRORS:
+            raise Unacceptable(f"the server answers {status}: {short_line(value['message'])}")
         return answer
 
     def _exchange(self, method: str, url: str, *, seconds: float, **options: Any) -> httpx.Response:

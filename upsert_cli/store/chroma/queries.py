@@ -6,12 +6,11 @@ the index lacks, it fails for all that are asked for together.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.documents.hashing import AVERAGE_NUMBER, CHUNK_KEY, HASH_KEY, OBJECT_KEY, is_chunk, is_same, owner_of
 from upsert_cli.documents.metadata import SCOPE_KEY
@@ -24,22 +23,10 @@ from upsert_cli.store.chroma.read_back import checked, stored_vectors
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 
-
-def _asking(
-    method: Callable[Concatenate[ChromaReader, P], R],
-) -> Callable[Concatenate[ChromaReader, P], R]:
-    """Make a method wait for locks, and word Chroma's errors for users."""
-
-    @functools.wraps(method)
-    def call(self: ChromaReader, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._call(method, self, *args, **kwargs)
-
-    return call
+FIRST_CHUNKS: dict[str, Any] = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
+"""A filter that finds the first chunks of items; keys of these names may also be an item's own."""
 
 
 class ChromaReader(OpenCollection):
@@ -70,12 +57,10 @@ class ChromaReader(OpenCollection):
             parts = ({"ids": part} for part in parts_of(ids, step))
         return [record for which in parts for record in self._records(**which, where=where)]
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+    def vectors(self, ids: Sequence[str]) -> dict[str, array[float]]:
         """Return the vectors that the index has of these records."""
-        found: dict[str, Vectors] = {}
-        for part in parts_of(ids, self._read_rows):
-            found |= self._call(stored_vectors, self._chroma, part)
-        return found
+        parts = (self._call(stored_vectors, self._chroma, part) for part in parts_of(ids, self._read_rows))
+        return {one: array("f", vector.tobytes()) for found in parts for one, vector in found.items()}
 
     def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         """Return the records of a scope."""
@@ -84,15 +69,12 @@ class ChromaReader(OpenCollection):
         of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
         return len(found), [RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
 
-    @_asking
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Record]:
         """Return the records nearest to a vector."""
-        with _filter_understood(where):
-            found = self._chroma.query(
-                query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
-            )
+        include = ["documents", "metadatas", "distances"]
+        found = self._ask(self._chroma.query, query_embeddings=vector, n_results=rows, where=where, include=include)
         # One answer for each vector that was asked for.
-        columns = ((found[name] or [[]])[0] for name in ("distances", "documents", "metadatas"))
+        columns = (found[name][0] for name in ("distances", "documents", "metadatas"))
         return [
             Record(one, text, dict(metadata or {}), distance=float(distance))
             for one, distance, text, metadata in zip(found["ids"][0], *columns, strict=True)
@@ -106,18 +88,31 @@ class ChromaReader(OpenCollection):
             checked, self._chroma, records, start=start, every=every, dimension=dimension, identity=identity
         )
 
-    @_asking
-    def _records(self, /, *, where: dict[str, Any] | None = None, **which: Any) -> list[Record]:
-        """Return records with documents and metadata; `which` is as `get` takes it: ids, or limit and offset."""
-        with _filter_understood(where):
-            read = self._chroma.get(**which, where=where, include=["documents", "metadatas"])
-        columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
+    def _ask(self, method: Callable[..., Any], *, where: dict[str, Any] | None = None, **asked: Any) -> Any:
+        """Call a method that takes the user's filter; see `_call`."""
+
+        def ask() -> Any:
+            try:
+                return method(where=where, **asked)
+            except Exception as error:
+                if where is None or not is_data_fault(error):
+                    raise
+                raise UsageFault(
+                    message=f"--where {json.dumps(where)}: {reason(error).rstrip('.')}; it takes a filter of Chroma's "
+                    f'on the metadata, such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
+                ) from error
+
+        return self._call(ask)
+
+    def _records(self, **asked: Any) -> list[Record]:
+        """Return records with documents and metadata, as `get` is asked: by ids, or limit and offset, and a filter."""
+        read = self._ask(self._chroma.get, **asked, include=["documents", "metadatas"])
+        columns = zip(read["ids"], read["documents"], read["metadatas"], strict=True)
         return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
 
-    @_asking
-    def _metadata(self, /, **which: Any) -> dict[str, dict[str, Any]]:
-        """Return the metadata of records by their ids; `which` is as `get` takes it."""
-        read = self._chroma.get(**which, include=["metadatas"])
+    def _metadata(self, **asked: Any) -> dict[str, dict[str, Any]]:
+        """Return the metadata of records by their ids, as `get` is asked."""
+        read = self._call(self._chroma.get, **asked, include=["metadatas"])
         return {one: dict(metadata or {}) for one, metadata in zip(read["ids"], read["metadatas"] or [], strict=True)}
 
     def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -133,11 +128,9 @@ class ChromaReader(OpenCollection):
 
     # -- chunks --------------------------------------------------------------------------------------------------------
 
-    @_asking
     def may_have_chunks(self) -> bool:
-        """Tell whether there may be chunks; keys of these names may also be an item's own."""
-        where: Any = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
-        return bool(self._chroma.get(where=where, limit=1, include=[])["ids"])
+        """Tell whether there may be chunks."""
+        return bool(self._call(self._chroma.get, where=FIRST_CHUNKS, limit=1, include=[])["ids"])
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return the records that are no longer part of their items."""
@@ -188,16 +181,3 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
 def _storable(ids: Sequence[str]) -> list[str]:
     """Return the ids that can be stored, each once: asking for another one would fail for all."""
     return [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
-
-
-@contextmanager
-def _filter_understood(where: object) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if where is None or not is_data_fault(error):
-            raise
-        raise UsageFault(
-            message=f"--where {json.dumps(where)}: {reason(error).rstrip('.')}; it takes a filter of Chroma's on the "
-            f'metadata, such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
-        ) from error

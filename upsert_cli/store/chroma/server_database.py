@@ -1,0 +1,174 @@
+"""A database of a Chroma server, asked by plain requests: its collections, and their records page by page.
+
+Chroma's library, whose import alone takes as long as many pages, is needed only to write, to query and to filter.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from urllib.parse import quote
+
+from upsert_cli.errors import NotChromasAnswer, Refusal, UpsertCliError
+from upsert_cli.store.address import Access, Address
+from upsert_cli.store.base import Record
+from upsert_cli.store.chroma.answers import GOOD
+from upsert_cli.store.chroma.faults import server_fails
+from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
+from upsert_cli.store.chroma.server import CLOUD_ROWS
+
+MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers
+ANSWER_NUMBERS = 1 << 19  # numbers of all vectors in an answer: 10 MB of JSON, and 17 MB of memory once it is parsed
+LISTED = 100  # collections a request
+_GONE = 404
+_NO_COLLECTION = "00000000-0000-0000-0000-000000000000"  # an id that Chroma gives to none
+_NO_NAME = 400  # the status for a name that no tenant or database can have
+
+
+class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
+    """One database of a server, and the session to it."""
+
+    def __init__(self, address: Address, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
+        """Check that there is a Chroma server of version 1 with this database.
+
+        Args:
+            address: Tenant and database may be missing, if the server tells which ones the token is for.
+            access: The credentials.
+            retry_for: How long to keep retrying failed requests, in seconds.
+            notify: Called with a message about a retry.
+        """
+        self.session = HttpSession(address.url, access, retry_for=retry_for, notify=notify)
+        self._address = address
+        try:
+            self._check_version()
+            self.tenant, self.name = self._found()
+        except BaseException:
+            self.session.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+
+    def collection(self, name: str) -> dict[str, Any] | None:
+        """Return the server's description of a collection; None if it does not exist."""
+        status, found = self._ask("GET", name)
+        return None if status == _GONE else dict(self._value(status, found, name))
+
+    def collections(self) -> Iterator[dict[str, Any]]:
+        """Yield the descriptions of all collections."""
+        start = 0
+        while part := self._value(*self._ask("GET", params={"limit": LISTED, "offset": start})):
+            start += len(part)
+            yield from part
+
+    def count(self, found: dict[str, Any]) -> int | None:
+        """Return the number of records of a collection, by its description; None if it was deleted since."""
+        status, count = self._ask("GET", str(found["id"]), "count")
+        return None if status == _GONE else int(self._value(status, count, found["name"]))
+
+    def fetch(
+        self,
+        found: dict[str, Any],
+        *,
+        start: int,
+        rows: int,
+        where: dict[str, Any] | None = None,
+        with_vectors: bool = False,
+    ) -> list[Record]:
+        """Return `rows` records of a collection, by its description, or fewer; see `Store.fetch`."""
+        include = ["documents", "metadatas"]
+        most = min(rows, CLOUD_ROWS) if self._address.is_cloud else rows
+        if with_vectors:
+            include.append("embeddings")
+            most = max(1, min(most, ANSWER_NUMBERS // (found.get("dimension") or 1)))
+        asked = {"limit": most, "offset": start, "where": where, "include": include}
+        status, read = self._ask("POST", str(found["id"]), "get", json=asked)
+        read = self._value(status, read, found["name"])
+        vectors = read["embeddings"] if with_vectors else [None] * len(read["ids"])
+        columns = zip(read["ids"], read["documents"], read["metadatas"], vectors, strict=True)
+        return [
+            Record(one, text, metadata or {}, vector=None if vector is None else array("f", vector))
+            for one, text, metadata, vector in columns
+        ]
+
+    def require_lists(self) -> None:
+        """Check that the server stores lists, by an upsert into a collection that cannot exist.
+
+        A server reads the whole request before it looks for the collection, and the version that it reports is the same
+        for all of them.
+        """
+        if self._address.is_cloud:
+            return  # it is always the newest
+        probe = {"ids": ["probe"], "embeddings": [[0.5]], "metadatas": [{"probe": ["list"]}]}
+        try:
+            self._ask("POST", _NO_COLLECTION, "upsert", json=probe)
+        except Unacceptable as error:
+            raise Refusal(
+                message=f"{self._address.url}: this server does not store lists, and nothing was written; leave out "
+                f"--keep-lists, or upgrade the server to Chroma 1.5"
+            ) from error
+
+    # -- asking --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, method: str, *parts: str, **options: Any) -> tuple[int, Any]:
+        """Ask about collections; see `HttpSession.ask`."""
+        path = self._path("tenants", self.tenant, "databases", self.name, "collections", *parts)
+        return self.session.ask(method, path, **options)
+
+    def _path(self, *parts: str) -> str:
+        return "/".join((self._address.url, "api", "v2", *(quote(part, safe="") for part in parts)))
+
+    def _value(self, status: int, value: Any, collection: str = "") -> Any:
+        """Return the value of a good answer.
+
+        Raises:
+            UpsertCliError: It is an error that Chroma reports.
+        """
+        if status in GOOD:
+            return value
+        raise server_fails(self._address.url, collection, f"{status}, {value['message']}")
+
+    def _found(self) -> tuple[str, str]:
+        """Return tenant and database, after checking that they exist."""
+        url, tenant, database = self._address.url, self._address.tenant, self._address.database
+        if tenant is None or database is None:
+            identity = self._value(*self.session.ask("GET", self._path("auth", "identity")))
+            databases = [name for name in identity.get("databases") or [] if name != "*"]
+            tenant = tenant or identity.get("tenant")
+            database = database or (databases[0] if len(databases) == 1 else None)
+            if not tenant or not database:
+                raise UpsertCliError(
+                    message=f"{url} does not say for which database the token is; name it as "
+                    f"--chroma {url}/TENANT/DATABASE, or in CHROMA_TENANT and CHROMA_DATABASE"
+                )
+        status, found = self.session.ask("GET", self._path("tenants", tenant, "databases", database))
+        if status in (_GONE, _NO_NAME):
+            raise UpsertCliError(
+                message=f"{url} has no database {database} of a tenant {tenant}; create it there, or name "
+                f"another as --chroma {url}/TENANT/DATABASE"
+            )
+        self._value(status, found)
+        return tenant, database
+
+    def _check_version(self) -> None:
+        if self._address.is_cloud:
+            return  # it is always the newest
+        found = ""
+        for version in ("v2", "v1"):
+            path = f"/api/{version}/version"
+            try:
+                status, number = self.session.ask("GET", self._address.url + path)
+            except NotChromasAnswer as error:
+                found = found or f"something else ({error.found} is its answer to {error.request})"
+                continue
+            if status in GOOD and isinstance(number, str):
+                if number.partition(".")[0] == MAJOR_VERSION:
+                    return
+                found = f"a Chroma of version {number}"
+                break
+            found = found or f"something else ({status} is its answer to {path})"
+        raise UpsertCliError(
+            message=f"{self._address.url} is {found}, and a Chroma server of version 1 is needed; check the address"
+        )

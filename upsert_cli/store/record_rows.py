@@ -1,0 +1,172 @@
+"""The records of a collection as rows, read page by page, with the chunks of an item joined.
+
+Reading takes no lease. A folder's records come from its tables by their numbers, so a position in them costs nothing
+to return to. A server is asked for a page, with its vectors, in one request; it counts the records before the page, as
+Chroma does for a filter. Only filters, and the vectors in a folder, need Chroma's library in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from upsert_cli.documents.hashing import CHUNK_KEY, HASH_KEY, OBJECT_KEY, owner_of
+from upsert_cli.documents.stored_items import item_of_record, joined
+from upsert_cli.sources.item import Item, Row
+from upsert_cli.store.base import Record, Store, Target
+from upsert_cli.store.location import Location
+from upsert_cli.store.process import StoreProcess
+
+if TYPE_CHECKING:
+    from upsert_cli.store.chroma.tables import RecordTables
+
+JOINED_ITEMS = 64  # items whose chunks are read at once
+PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
+
+Pages: TypeAlias = Iterator[list[Record]]
+
+FindRecords: TypeAlias = Callable[[Sequence[str]], Iterable[Record]]
+"""A function that returns the records that name one of some items as theirs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRows:
+    """The records of a collection as rows whose values are items."""
+
+    target: Target
+    """The collection, where it has to be opened."""
+
+    location: Location
+    where: dict[str, Any] | None
+    """Chroma's filter on the metadata; None for all records."""
+
+    with_vectors: bool
+    """Whether the items keep the records' vectors."""
+
+    joins_chunks: bool
+    """Whether the chunks of an item become that item again, as far as that is certain."""
+
+    def after(self, row: int, number: int) -> Iterator[Row]:
+        """Yield the rows after some records, the last of which has a number in the tables, or 0 if it has none.
+
+        Raises:
+            FileNotFoundError: There is no such collection.
+            UsageFault: Chroma does not understand the filter.
+        """
+        with ExitStack() as stack:
+            pages, find_records = self._pages_after(row, number, stack)
+            for page, items in _joined_pages(pages, find_records):
+                for record in page:
+                    row += 1
+                    item = items[record.id] if record.id in items else self._item(record)
+                    if item is not None:
+                        yield Row(row, item, record.number)
+
+    def _pages_after(self, row: int, number: int, stack: ExitStack) -> tuple[Pages, FindRecords | None]:
+        """Return the pages, and how to find the chunks of an item; None where they are not joined."""
+        # A filter may choose some of an item's chunks.
+        joins = self.joins_chunks and f'"{CHUNK_KEY}"' not in json.dumps(self.where)
+        fetching = self.location.fetching(with_vectors=self.with_vectors) if self.where is None else None
+        if fetching is not None:
+            fetch = stack.enter_context(fetching)
+            return _counted(fetch, row), partial(_fetched, fetch) if joins else None
+        has_number = self.where is None and (bool(number) or not row)
+        store = None
+        if self.with_vectors or not has_number:
+            target = replace(self.target, beside_others=not self.location.reading_flushes())
+            store = stack.enter_context(StoreProcess(target, location=self.location))
+        if store is not None and self.with_vectors:
+            # The first vectors make Chroma apply queued changes, so the tables are looked at after that.
+            store.vectors([record.id for record in store.fetch(rows=1)])
+        tables = self.location.tables() if has_number else None
+        if tables is not None:
+            pages = _numbered(tables, number)
+            # Queued chunks are not all found.
+            find_records: FindRecords | None = tables.of_items if joins and not tables.queued else None
+        elif store is not None:
+            pages = _counted(store.fetch, row, where=self.where)
+            find_records = partial(_fetched, store.fetch) if joins else None
+        else:
+            raise FileNotFoundError(f"there is no collection {self.target.collection} in {self.target.path}")
+        return _with_vectors(pages, store) if store is not None and self.with_vectors else pages, find_records
+
+    def _item(self, record: Record) -> Item:
+        fault = record.fault
+        if self.with_vectors and record.vector is None:
+            fault = fault or "the index has no vector of it; without --keep-vectors its document is embedded"
+        return item_of_record(record.id, record.text, record.metadata, vector=record.vector, fault=fault)
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+def _numbered(tables: RecordTables, number: int) -> Pages:
+    """Yield the pages after a number of the tables."""
+    while page := tables.after(number, rows=PAGE_ROWS):
+        yield page
+        number = page[-1].number
+
+
+def _counted(fetch: Callable[..., list[Record]], row: int, *, where: dict[str, Any] | None = None) -> Pages:
+    """Yield the pages after a number of records; these have no numbers of their own."""
+    while page := fetch(start=row, rows=PAGE_ROWS, where=where):
+        yield page
+        row += len(page)
+
+
+def _fetched(fetch: Callable[..., list[Record]], items: Sequence[str]) -> Iterator[Record]:
+    """Yield the records that name one of these items as theirs."""
+    for page in _counted(fetch, 0, where={OBJECT_KEY: {"$in": [*items]}}):
+        yield from page
+
+
+def _with_vectors(pages: Pages, store: Store) -> Pages:
+    for page in pages:
+        vectors = store.vectors([record.id for record in page])
+        yield [record._replace(vector=vectors.get(record.id)) for record in page]
+
+
+# -- chunks ------------------------------------------------------------------------------------------------------------
+
+
+def _joined_pages(
+    pages: Pages, find_records: FindRecords | None
+) -> Iterator[tuple[list[Record], dict[str, Item | None]]]:
+    """Yield each page and, by the ids of its joined chunks, the item in place of the first one; None for the others."""
+    items: dict[str, Item | None] = {}  # of the page and of the one before; None where they are not joined
+    for page in pages:
+        if find_records is None:
+            yield page, {}
+            continue
+        chunks = {record.id: chunk for record in page if (chunk := _chunk_of(record)) is not None}
+        owners = {owner for owner, _ in chunks.values()}
+        known = {owner: items[owner] for owner in owners & items.keys()}
+        items = known | dict(_joined_items(owners - known.keys(), find_records))
+        yield (
+            page,
+            {
+                one: None if number else item
+                for one, (owner, number) in chunks.items()
+                if (item := items[owner]) is not None
+            },
+        )
+
+
+def _joined_items(owners: Set[str], find_records: FindRecords) -> Iterator[tuple[str, Item | None]]:
+    for start in range(0, len(owners), JOINED_ITEMS):
+        some = sorted(owners)[start : start + JOINED_ITEMS]
+        found: dict[str, list[tuple[int, str | None, dict[str, Any]]]] = {owner: [] for owner in some}
+        for record in find_records(some):
+            chunk = _chunk_of(record)
+            if chunk is not None and chunk[0] in found:
+                found[chunk[0]].append((chunk[1], record.text, record.metadata))
+        yield from ((owner, joined(owner, chunks)) for owner, chunks in found.items())
+
+
+def _chunk_of(record: Record) -> tuple[str, int] | None:
+    """Return the item and the number of a chunk; None for a record that is no chunk."""
+    return owner_of(record.id, record.metadata.get(HASH_KEY))

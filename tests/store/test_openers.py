@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from upsert_cli.store import folder as folder_module
-from upsert_cli.store.folder import WRITER_PROGRAM, find_openers
+from upsert_cli.store.folder import WRITER_PROGRAM, find_openers, prepare_folder
 
 HOLD = "import sys, time\nheld = open(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(float(sys.argv[2]))\n"
 
@@ -49,20 +49,20 @@ def _holding(
 @pytest.mark.parametrize("name", ["chroma.sqlite3", "segment/data_level0.bin"])
 def test_a_process_with_an_open_file_is_found(folder: Path, name: str) -> None:
     """A process that has the database or an index file open is named, by whatever name it came to the file."""
-    assert find_openers(folder) == []
+    assert find_openers(folder) == {}
     link = folder / "other-name"
     link.hardlink_to(folder / name)
     with _holding(link) as process:
-        (found,) = find_openers(folder)
-        assert found.pid == process.pid
-        assert "python" in str(found)
-    assert find_openers(folder) == []
+        ((pid, program),) = find_openers(folder).items()
+        assert pid == process.pid
+        assert "python" in program
+    assert find_openers(folder) == {}
 
 
 def test_a_file_that_is_soon_closed_does_not_count(folder: Path) -> None:
     """A program that only copies a file, or reads it for a moment, is not an opener."""
     with _holding(folder / "chroma.sqlite3", seconds=0.5):
-        assert find_openers(folder, patience=60.0) == []
+        assert find_openers(folder, patience=60.0) == {}
 
 
 @pytest.mark.parametrize("name", [".upsert-cli.lock", "other.txt"])
@@ -70,7 +70,7 @@ def test_other_files_do_not_count(folder: Path, name: str) -> None:
     """A process that has anything else in the folder open is no opener, and neither is this process."""
     (folder / name).touch()
     with (folder / "chroma.sqlite3").open(), _holding(folder / name):
-        assert find_openers(folder, patience=0.0) == []
+        assert find_openers(folder, patience=0.0) == {}
 
 
 def test_our_own_processes_do_not_count(folder: Path) -> None:
@@ -80,4 +80,19 @@ def test_our_own_processes_do_not_count(folder: Path) -> None:
     (package / "child.py").write_text(f"def main():\n    exec({HOLD!r})\n")
     database = folder / "chroma.sqlite3"
     with _holding(database) as other, _holding(database, code=WRITER_PROGRAM, path=folder / "fake"):
-        assert [opener.pid for opener in find_openers(folder, patience=0.0)] == [other.pid]
+        assert [*find_openers(folder, patience=0.0)] == [other.pid]
+
+
+def test_two_loads_may_create_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that another load creates at the same moment is used."""
+    path = tmp_path / "chroma"
+    is_folder = Path.is_dir
+
+    def is_folder_a_moment_before(self: Path) -> bool:
+        found = is_folder(self)
+        if self == path and not found:
+            self.mkdir()
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", is_folder_a_moment_before)
+    assert prepare_folder(path)

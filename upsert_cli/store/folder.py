@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from upsert_cli.errors import UpsertCliError, reason_of
+from upsert_cli.store.address import is_server
 
 DATABASE_NAME = "chroma.sqlite3"
 INDEX_NAMES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
@@ -56,7 +57,7 @@ def _create(path: Path) -> None:
         return
     if not path.parent.exists():
         _create(path.parent)
-    path.mkdir(mode=FOLDER_MODE)
+    path.mkdir(mode=FOLDER_MODE, exist_ok=True)  # another load may create it at this moment
     path.chmod(FOLDER_MODE)  # the umask may have removed bits
 
 
@@ -118,36 +119,35 @@ def unusable(path: Path | str, *, reason: str, remedy: str) -> UpsertCliError:
     return UpsertCliError(message=f"{path} cannot be used: {reason}; {remedy}")
 
 
+def remedy_for_name(chroma: str) -> str:
+    """Return what to do about the name of a collection that a target does not have."""
+    if is_server(chroma) or (Path(chroma) / DATABASE_NAME).exists():
+        return f"`upsert-cli collections list --chroma {shlex.quote(chroma)}` lists those that are there"
+    return "no Chroma is in that folder, so name another one"
+
+
 # -- other programs ----------------------------------------------------------------------------------------------------
 
 
-class Opener(NamedTuple):
-    """A process that has the files of a Chroma folder open."""
-
-    pid: int
-    program: str
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} ({self.program})"
-
-
-def find_openers(folder: Path, *, patience: float = MOMENT_SECONDS) -> list[Opener]:
-    """Return the processes of other programs that have a folder's database or index files open.
+def find_openers(folder: Path, *, patience: float = MOMENT_SECONDS) -> dict[int, str]:
+    """Return the processes of other programs that have a folder's database or index files open, with their names.
 
     Processes of other users or containers may not be visible, and are then not found. One that closes the files within
     `patience` seconds is not returned.
     """
     paths = [folder / DATABASE_NAME, *(path for name in INDEX_NAMES for path in folder.glob(f"*/{name}"))]
-    look: Callable[[list[Path], Collection[int] | None], list[Opener]] = _look_in_proc if _PROC.is_dir() else _ask_lsof
-    found = look(paths, None) if paths[0].exists() else []
+    look: Callable[[list[Path], Collection[int] | None], dict[int, str]] = (
+        _look_in_proc if _PROC.is_dir() else _ask_lsof
+    )
+    found = look(paths, None) if paths[0].exists() else {}
     until = time.monotonic() + patience
     while found and time.monotonic() < until:
         time.sleep(STEP_SECONDS)
-        found = look(paths, [opener.pid for opener in found])
+        found = look(paths, found)
     return found
 
 
-def _look_in_proc(paths: list[Path], pids: Collection[int] | None) -> list[Opener]:
+def _look_in_proc(paths: list[Path], pids: Collection[int] | None) -> dict[int, str]:
     """Return what Linux shows of each process, or of some."""
     files = set()
     for path in paths:
@@ -155,7 +155,7 @@ def _look_in_proc(paths: list[Path], pids: Collection[int] | None) -> list[Opene
             status = path.stat()
             files.add((status.st_dev, status.st_ino))
     until = time.monotonic() + LOOK_SECONDS
-    found: list[Opener] = []
+    found: dict[int, str] = {}
     everything = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
     for pid in everything if pids is None else pids:
         if time.monotonic() >= until:
@@ -163,7 +163,7 @@ def _look_in_proc(paths: list[Path], pids: Collection[int] | None) -> list[Opene
         with suppress(OSError):  # it ended, or is of another user
             process = _PROC / str(pid)
             if pid != os.getpid() and _has_open(process, files) and not _is_ours(process):
-                found.append(Opener(pid, (process / "comm").read_text(errors="replace").strip()))
+                found[pid] = (process / "comm").read_text(errors="replace").strip()
     return found
 
 
@@ -185,21 +185,21 @@ def _is_ours(process: Path) -> bool:
     return WRITER_PROGRAM.encode() in (process / "cmdline").read_bytes().split(b"\0")
 
 
-def _ask_lsof(paths: list[Path], pids: Collection[int] | None) -> list[Opener]:
+def _ask_lsof(paths: list[Path], pids: Collection[int] | None) -> dict[int, str]:
     """Return what `lsof` finds, which compares devices and inodes too; nothing where it is not installed."""
     if (program := shutil.which("lsof")) is None:
-        return []
+        return {}
     chosen = [] if pids is None else ["-a", "-p", ",".join(map(str, pids))]
-    found: dict[int, Opener] = {}
+    found: dict[int, str] = {}
     pid = 0
     for line in _output([program, "-nPw", "-F", "pc", *chosen, "--", *map(str, paths)]):
         if line.startswith("p"):
             pid = int(line[1:])
         elif line.startswith("c") and pid != os.getpid():
-            found[pid] = Opener(pid, line[1:])
+            found[pid] = line[1:]
     listed = _output(["ps", "-ww", "-o", "pid=,args=", "-p", ",".join(map(str, found))]) if found else []
     ours = {int(line.split(maxsplit=1)[0]) for line in listed if WRITER_PROGRAM in line}
-    return [opener for pid, opener in found.items() if pid not in ours]
+    return {pid: program for pid, program in found.items() if pid not in ours}
 
 
 def _output(command: list[str]) -> list[str]:

@@ -44,13 +44,13 @@ def test_a_writer_that_was_killed_hides_nothing(loaded: Target) -> None:
     """The first reader undoes its transaction, and finds the collection as it was before."""
     folder = Path(loaded.path)
     location = LocalFolder(path=folder, collection=loaded.collection)
-    before, index = location.describe(), location.index_folder()
+    before, index = location.describe(), location.index.path()
     assert before is not None
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder / DATABASE_NAME)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (folder / f"{DATABASE_NAME}-journal").stat().st_size > 0
     assert location.list_collections() == [(before, 20)]
-    assert location.index_folder() == index
+    assert location.index.path() == index
     assert location.describe() == before
 
 
@@ -61,7 +61,7 @@ def test_a_database_that_is_locked_is_busy(loaded: Target) -> None:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TargetBusy):
             location.describe()
-        assert location.is_flushed() is None
+        assert location.index.is_flushed() is None
 
 
 def test_a_file_that_is_not_a_database_is_unusable(loaded: Target) -> None:

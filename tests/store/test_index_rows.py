@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.loading import DIMENSION, a_target, numbered, plain_client
 from upsert_cli.errors import TargetDamaged
-from upsert_cli.store.chroma.index_check import check_rows, saved_ids
+from upsert_cli.store.chroma.index_files import IndexFiles, saved_ids
 
 CONFIGURATION: Any = {"hnsw": {"sync_threshold": 50, "batch_size": 10}}
 
@@ -40,10 +40,10 @@ def test_a_collection_of_another_program_is_sound(tmp_path: Path) -> None:
             lambda: made.delete(made.get()["ids"]),
             lambda: made.add(first, _vectors(130)),
         ]
-        check_rows(target, folder)
+        IndexFiles(folder, target.collection).check_rows(target)
         for step in steps:
             step()
-            check_rows(target, folder)
+            IndexFiles(folder, target.collection).check_rows(target)
 
 
 def test_deleted_rows_do_not_hide_lost_ones(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_deleted_rows_do_not_hide_lost_ones(tmp_path: Path) -> None:
         shutil.copytree(header.parent, tmp_path / "older")
         made.delete(numbered(0, 50))
         made.add(numbered(100, 150), _vectors(50))
-    check_rows(target, folder)
+    IndexFiles(folder, target.collection).check_rows(target)
     shutil.copytree(tmp_path / "older", header.parent, dirs_exist_ok=True)
     with pytest.raises(TargetDamaged, match="lacks 50 of 100"):
-        check_rows(target, folder)
+        IndexFiles(folder, target.collection).check_rows(target)
 
 
 def test_a_pickle_runs_no_code(tmp_path: Path) -> None:

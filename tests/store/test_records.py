@@ -33,9 +33,9 @@ from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.base import Target, Verdict, WriteBatch
 from upsert_cli.store.chroma import collection as collection_module
-from upsert_cli.store.chroma import index_check as index_check_module
+from upsert_cli.store.chroma import index_files as index_files_module
 from upsert_cli.store.chroma import records as records_module
-from upsert_cli.store.chroma.local import LocalFolder
+from upsert_cli.store.chroma.index_files import IndexFiles
 from upsert_cli.store.folder import LEASE_NAME, prepare_folder
 from upsert_cli.store.location import Ledger
 
@@ -51,7 +51,7 @@ def load(target: Target, rows: WriteBatch) -> list[tuple[str, str]]:
 
 
 def is_flushed(target: Target) -> bool | None:
-    return LocalFolder(path=Path(target.path), collection=target.collection).is_flushed()
+    return IndexFiles(Path(target.path), target.collection).is_flushed()
 
 
 def make_foreign(target: Target, rows: WriteBatch | None, **options: Any) -> None:
@@ -651,7 +651,7 @@ def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypat
 def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links that were cut off a large index are found at the next opening, unless the last writer ended in order."""
     load(target, some_rows(numbered(0, 600)))
-    monkeypatch.setattr(index_check_module, "GLANCE_LINKS", 100)
+    monkeypatch.setattr(index_files_module, "GLANCE_LINKS", 100)
     (links,) = Path(target.path).glob("*/link_lists.bin")
     os.truncate(links, links.stat().st_size - 1)
     with opened(target):

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-from upsert_cli.errors import TargetDamaged, UpsertCliError
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import bad_name
 from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import is_of_kind, is_passing, reason, understood
-from upsert_cli.store.chroma.index_check import check_vectors
+from upsert_cli.store.chroma.index_files import IndexFiles, damaged
+from upsert_cli.store.chroma.read_back import check_vectors
 from upsert_cli.store.chroma.stamp import check_model, contradicts, info_of, stamp
 
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ class OpenCollection:
         self._location = location
         self._client = client
         self._ledger = ledger
+        self._index = location.index
         self._threshold: int | None = None  # rows; None for another kind of index
         self._load_threshold = LOAD_THRESHOLD
         self._final_threshold: int | None = None
-        self._changes = 0  # rows written since the last flush
-        self._queued = 0  # characters of their strings
+        self._changes = self._queued = 0  # rows written since the last flush, and characters of their strings
         self._had_index = True  # whether the index was written before this load, or its first flush was checked
         self._unflushed = unclean  # whether rows may be queued that the index files lack
         try:
@@ -90,18 +91,20 @@ class OpenCollection:
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
         self._space = info.space
         warnings = check_model(target, info) if target.model.name else ()
-        if not (self._location.is_shared or target.beside_others or target.reads_only):
+        if self._index is not None and not (target.beside_others or target.reads_only):
             hnsw = configuration.get("hnsw") or {}
             own = None if contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
-            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self._location.is_flushed())
+            # A repair may begin with an index that lacks rows.
+            self._had_index = target.as_found or self._index.was_written()
+            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self._index.is_flushed())
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self._count = retrying_locks(self._chroma.count)
         if not target.as_found:
             ours = info.stamp is not None
             check_vectors(target, self._chroma, count=self._count, ours=ours, suspicious=unclean)
-        names_model = info.named_model is not None
-        return Opened(created=created, count=self._count, warnings=warnings, unclean=unclean, names_model=names_model)
+        names = info.named_model is not None
+        return Opened(created=created, count=self._count, warnings=warnings, unclean=unclean, names_model=names)
 
     def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call Chroma, wait for locks, and word its errors for users."""
@@ -130,24 +133,27 @@ class OpenCollection:
         most, and next to none where the threshold equals the rows of the load. Opening the collection again with a
         lower threshold would put all queued rows into the index again, at up to 7 ms a row, and readers would see it.
         """
-        self._location.require_space(0)
+        if self._index is None:
+            return
+        self._index.require_space()
         try:
-            self._queue_changes()
+            self._queue_changes(self._index)
             self._count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
             self._check_first_index()
         finally:
             # When the disk fills up during a flush, the engine writes a part without an error.
-            self._location.check_index(self._target, suspicious=False)
+            self._index.require_space()
+            self._index.check(self._target)
 
     def _check_first_index(self) -> None:
         """Check that a reader did not disturb the first flush, once after it."""
-        if not self._had_index and self._location.has_index():
+        if not self._had_index and self._index is not None and self._index.was_written():
             self._had_index = True
-            if self._location.is_overwritten():
-                self._write_index_again()
+            if self._index.is_overwritten():
+                self._write_again(self._index)
 
-    def _write_index_again(self) -> None:
+    def _write_again(self, index: IndexFiles) -> None:
         """Make the engine write all of the index, over the one of a reader.
 
         A program that reads a collection before its index was ever written makes one that is empty. If that happens
@@ -156,7 +162,7 @@ class OpenCollection:
         """
         import numpy as np
 
-        self._location.require_space(0)
+        index.require_space()
         for start in range(0, self._count + self._changes, REWRITTEN_ROWS):
             found = self._call(self._chroma.get, limit=REWRITTEN_ROWS, offset=start, include=["embeddings"])
             if found["ids"]:
@@ -164,18 +170,17 @@ class OpenCollection:
                 vectors = to_be_returned(vectors) if self._space == DEFAULT_SPACE else vectors
                 self._call(self._chroma.update, ids=found["ids"], embeddings=vectors)
                 self._changes += len(found["ids"])
-        self._queue_changes()
+        self._queue_changes(index)
         self._queued = self._changes = 0
-        if self._location.is_overwritten():
-            detail = "another program wrote its index over the one of this load"
-            raise TargetDamaged(path=self._target.path, collection=self._target.collection, detail=detail)
+        if index.is_overwritten():
+            raise damaged(self._target, "another program wrote its index over the one of this load")
 
-    def _queue_changes(self) -> None:
+    def _queue_changes(self, index: IndexFiles) -> None:
         missing = self._load_threshold - self._changes % self._load_threshold
         # The second time for the whole of the threshold, where the engine counts in another way than we do.
         for rows in (missing, self._load_threshold):
             for start in range(0, rows, self._max_batch):
-                if self._threshold is None or self._location.is_flushed() is not False:
+                if self._threshold is None or index.is_flushed() is not False:
                     return
                 numbers = range(start, min(start + self._max_batch, rows))
                 ids = [f"upsert-cli-flush-{number}" for number in numbers]
@@ -249,8 +254,6 @@ class OpenCollection:
         It is the rows of the load, if they are few: the last of them then flushes all. Only while nothing is queued: a
         reader that sees the threshold before our first write must not have to flush.
         """
-        # A repair may begin with an index that lacks rows.
-        self._had_index = self._target.as_found or self._location.has_index()
         if not isinstance(own, int):
             return
         self._threshold = own

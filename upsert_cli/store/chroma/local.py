@@ -5,12 +5,10 @@ Such a folder needs care: nobody else at its files, enough disk space, a sound i
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,21 +16,18 @@ from typing import TYPE_CHECKING, ClassVar
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder
 from upsert_cli.store.base import Opened, Target
-from upsert_cli.store.chroma.database import CollectionEntry, describe, describe_all, find_entry, reading, writing
+from upsert_cli.store.chroma.database import describe, describe_all, reading, writing
 from upsert_cli.store.chroma.faults import understood
-from upsert_cli.store.chroma.index_check import check_files, check_rows, is_overwritten
-from upsert_cli.store.chroma.stamp import stored_values
+from upsert_cli.store.chroma.index_files import IndexFiles
 from upsert_cli.store.chroma.stored_hashes import changed_hashes
 from upsert_cli.store.chroma.tables import RecordTables
 from upsert_cli.store.chroma.upgrade import prepare_upgrade, readable_copy
 from upsert_cli.store.folder import (
     DATABASE_NAME,
     LEASE_NAME,
-    Opener,
     find_openers,
     os_fault,
     prepare_folder,
-    require_space,
 )
 from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
 
@@ -42,10 +37,6 @@ if TYPE_CHECKING:
     from upsert_cli.store.chroma.records import ChromaStore
 
 SHOWN_OPENERS = 3  # processes that a message names
-# Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.
-QUEUE_KEYS = 5_460
-QUEUE_REMOVED = 32_766
-_IN_QUEUE = "FROM embeddings_queue WHERE topic LIKE '%/' || ? AND seq_id > ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +53,11 @@ class LocalFolder(Location):
     collection: str
     is_copy: bool = False
     """Whether it is a temporary copy, which may be upgraded without a word."""
+
+    @property
+    def index(self) -> IndexFiles:
+        """The collection's index."""
+        return IndexFiles(self.path, self.collection)
 
     def in_use(self, holder: Holder) -> TargetInUse:
         """Name the folder, which is taken as a whole."""
@@ -89,6 +85,11 @@ class LocalFolder(Location):
         """Ask the database."""
         found = self.tables()
         return None if found is None else found.state
+
+    def has_chunks(self) -> bool:
+        """Look in the tables."""
+        tables = self.tables()
+        return tables is not None and tables.has_chunks()
 
     def tables(self) -> RecordTables | None:
         """Return the tables, with the changes that are queued for them."""
@@ -120,46 +121,15 @@ class LocalFolder(Location):
         from upsert_cli.store.chroma.records import ChromaStore
 
         if not (target.beside_others or target.as_a_whole):
-            self.check_index(target, suspicious=unclean)
+            self.index.require_space()
+            self.index.check(target, suspicious=unclean)
         if not (target.examined or target.as_a_whole):
-            check_rows(target, self.path)
+            self.index.check_rows(target)
         upgrade = prepare_upgrade(self, target)
         with understood(target):
             client = connect_folder(str(self.path))
         store = ChromaStore(target, self, client, unclean=unclean, ledger=ledger)
         return store, replace(store.opened, upgrade=upgrade)
-
-    def index_folder(self) -> Path | None:
-        """Return the folder with the index files of the collection, which Chroma leaves behind when it is deleted."""
-        entry = self._entry()
-        return None if entry is None or entry.vectors is None else self.path / entry.vectors
-
-    def require_space(self, rows: int) -> None:
-        """Check the disk of the folder."""
-        require_space(self.path, rows=rows)
-
-    def check_index(self, target: Target, *, suspicious: bool) -> None:
-        """Check the disk space and the index files; see `index_check.check_files`."""
-        self.require_space(0)
-        check_files(target, self.path, suspicious=suspicious)
-
-    def is_flushed(self) -> bool | None:
-        """Ask the database how far the index is."""
-        with suppress(UpsertCliError):  # it is locked, or cannot be read
-            return None if (entry := self._entry()) is None else entry.is_flushed
-        return None
-
-    def has_index(self) -> bool:
-        """Ask the database."""
-        return (entry := self._entry()) is not None and entry.written_index is not None
-
-    def is_overwritten(self) -> bool:
-        """Compare the number of records with the index files."""
-        return is_overwritten(self.path, self.collection)
-
-    def _entry(self) -> CollectionEntry | None:
-        with reading(self.path) as database:
-            return find_entry(database, self.collection)
 
     def changed_hashes(self, hashes: Mapping[str, str]) -> dict[str, str]:
         """Ask the database."""
@@ -178,7 +148,8 @@ class LocalFolder(Location):
 
     def require_alone(self, *, parent: int = 0) -> None:
         """Look for processes that have the files open, and for a writer that cannot be seen."""
-        openers = [opener for opener in find_openers(self.path) if opener.pid != parent]
+        openers = find_openers(self.path)
+        openers.pop(parent, None)
         self.probe()
         if openers:
             raise Refusal(
@@ -189,40 +160,19 @@ class LocalFolder(Location):
 
     def reading_flushes(self) -> bool:
         """Ask the database how much is queued for the index, and from how much on it is written."""
-        with reading(self.path) as database:
-            if (entry := find_entry(database, self.collection)) is None or entry.vectors is None:
-                return False
-            (queued,) = database.execute(f"SELECT COUNT(*) {_IN_QUEUE}", (entry.id, entry.indexed or 0)).fetchone()
-        return bool(queued >= min(stored_values("sync_threshold", *entry.configurations), default=0))
+        return self.index.reading_flushes()
 
     # -- repair --------------------------------------------------------------------------------------------------------
 
     def take_poison(self) -> list[str]:
-        """Remove the rows from the collection's queue that the engine can never apply.
-
-        Such a row was never stored, so everything that the collection lists stays.
-        """
+        """Remove the rows from the collection's queue that the engine can never apply."""
         with self._repairing() as database:
-            if (entry := find_entry(database, self.collection)) is None or entry.records is None:
-                return []
-            query = f"SELECT seq_id, id, metadata {_IN_QUEUE}"
-            queued = database.execute(query, (entry.id, entry.applied or 0)).fetchall()
-            poison = [(number, str(one)) for number, one, metadata in queued if _is_poison(metadata)]
-            database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
-        return [one for _, one in poison]
+            return self.index.take_poison(database)
 
     def put_index_aside(self) -> list[str]:
         """Rename the folder of the collection's index; nothing is deleted."""
         with self._repairing() as database:
-            if (entry := find_entry(database, self.collection)) is None or entry.vectors is None:
-                return []
-            index = self.path / entry.vectors
-            aside = index.with_name(f"{index.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            if is_there := index.exists():
-                index.rename(aside)
-            # Like an index that was never flushed: queued rows are read again, and its files are not missed.
-            database.execute("DELETE FROM main.max_seq_id WHERE segment_id = ?", (entry.vectors,))
-        return [aside.name] if is_there else []
+            return self.index.put_aside(database)
 
     @contextmanager
     def _repairing(self) -> Iterator[sqlite3.Connection]:
@@ -239,19 +189,5 @@ class LocalFolder(Location):
         return readable_copy(self, notify)
 
 
-def _named(openers: list[Opener]) -> str:
-    return ", ".join(map(str, openers[:SHOWN_OPENERS]))
-
-
-def _is_poison(metadata: str | None) -> bool:
-    values = json.loads(metadata) if metadata else None
-    if not isinstance(values, dict):
-        return False
-    lists = [value for value in values.values() if isinstance(value, list)]
-    removed = sum(value is None for value in values.values())
-    return (
-        any(part is None for value in lists for part in value)  # how the queue stores a number that is not finite
-        or len(values) - removed > QUEUE_KEYS
-        or sum(map(len, lists)) > QUEUE_KEYS
-        or removed > QUEUE_REMOVED
-    )
+def _named(openers: dict[int, str]) -> str:
+    return ", ".join(f"pid {pid} ({program})" for pid, program in [*openers.items()][:SHOWN_OPENERS])

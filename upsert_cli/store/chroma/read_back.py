@@ -1,4 +1,4 @@
-"""Reading records back with their vectors: the faults of each record, by its hash and by its vector."""
+"""Reading vectors back: a few of them at every opening, and with `verify` each one, next to its record's hash."""
 
 from __future__ import annotations
 
@@ -7,15 +7,71 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, has_own_vector, stored_fault
-from upsert_cli.store.base import CheckedRecords, Record
-from upsert_cli.store.chroma.index_check import lost_vectors
+from upsert_cli.store.base import CheckedRecords, Record, Target
+from upsert_cli.store.chroma.index_files import damaged
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
     from upsert_cli.store.base import Vectors
 
+GLANCE_ROWS = 16  # rows read back from either end of the collection after a clean end
+SUSPICIOUS_ROWS = 512  # rows read back from the newest after an unclean end: at least the last write
+QUERIES = 8  # of those rows, how many have to find themselves
+SAME_DISTANCE = 1e-3  # of a vector to itself, where rounding alone gives some 1e-6
 ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ by as much, garbage mostly does
+
+
+# -- at every opening --------------------------------------------------------------------------------------------------
+
+
+def check_vectors(target: Target, collection: Collection, *, count: int, ours: bool, suspicious: bool) -> None:
+    """Read vectors back, more of them if something is suspicious, and query by a few of them.
+
+    Where all records are `ours`, a vector of zeros is damage, since this tool writes none.
+
+    Raises:
+        TargetDamaged: Vectors are missing, or the index does not find them.
+    """
+    newest = min(SUSPICIOUS_ROWS if suspicious else GLANCE_ROWS, count)
+    for start, rows in ((0, min(GLANCE_ROWS, count)), (count - newest, newest)):
+        if rows and (fault := _vectors_fault(collection, start, rows, ours=ours)) is not None:
+            raise damaged(target, fault)
+
+
+def _vectors_fault(collection: Collection, start: int, rows: int, *, ours: bool) -> str | None:
+    import numpy as np
+
+    read = collection.get(limit=rows, offset=start, include=["embeddings"])
+    vectors = np.asarray(read["embeddings"], dtype=np.float32)
+    where = f"of the {rows} records from number {start + 1} on,"
+    if vectors.shape[0] != rows or not np.isfinite(vectors).all():
+        return f"{where} {vectors.shape[0]} have a vector"
+    zeros = int((~vectors.any(axis=1)).sum())
+    if zeros == rows or (ours and zeros):
+        return f"{where} {zeros} have a vector of zeros"
+    asked = vectors[:: -(-rows // QUERIES)]
+    lost = sum(distance is not None for distance in lost_vectors(collection, asked))
+    # The index is an approximate one: a row that cannot be reached is no damage yet, many are.
+    return f"{where} {lost} of {len(asked)} are not found by their own vector" if 2 * lost > len(asked) else None
+
+
+def lost_vectors(collection: Collection, vectors: Sequence[Vectors] | Vectors) -> list[float | None]:
+    """Return, for each vector, the distance of the nearest record if that is too far to be its own, else None."""
+    import numpy as np
+
+    configuration = collection.configuration_json.get("hnsw") or {}
+    space = (collection.metadata or {}).get("hnsw:space", configuration.get("space"))  # versions before 1.0, later ones
+    if not len(vectors) or space == "ip":
+        return [None] * len(vectors)  # by the inner product a vector need not be nearest to itself
+    vectors = np.stack(list(vectors))
+    found = collection.query(query_embeddings=vectors, n_results=1, include=["distances"])["distances"] or []
+    nearest = np.array([distances[0] if distances else np.inf for distances in found])
+    lost = ~(nearest <= SAME_DISTANCE * np.maximum(1.0, np.linalg.norm(vectors, axis=1) ** 2))
+    return [float(distance) if is_lost else None for distance, is_lost in zip(nearest, lost, strict=True)]
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
 
 
 def checked(

@@ -48,7 +48,8 @@ class ChromaStore(ChromaReader):
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed."""
-        self._location.require_space(len(members))
+        if self._index is not None:
+            self._index.require_space(len(members))
         stored = self._metadata_of([member.id for member in members])
         had = [member for member in members if member.id in stored]
         same = [member.id for member in had if stored[member.id].get(HASH_KEY) == member.hash]
@@ -60,7 +61,8 @@ class ChromaStore(ChromaReader):
 
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves."""
-        self._location.require_space(len(batch.ids))
+        if self._index is not None:
+            self._index.require_space(len(batch.ids))
         faults = row_faults(batch, self._target, in_cloud=self._location.in_cloud)
         good = [row for row in range(len(batch.ids)) if row not in faults]
         batch = self._as_returned(batch)
@@ -151,7 +153,7 @@ class ChromaStore(ChromaReader):
 
     def drop(self) -> int:
         """Delete the collection, so that nothing of it has to be restored."""
-        index = self._location.index_folder()
+        index = None if self._index is None else self._index.path()
         self._call(self._client.delete_collection, self._target.collection)
         if index is not None:
             shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more

@@ -136,7 +136,7 @@ def _copied(folder: LocalFolder) -> Iterator[LocalFolder]:
 
 def _files(folder: LocalFolder) -> dict[Path, tuple[int, int]]:
     """Return the files of database and index, each with its size in bytes and the time of its last change."""
-    index = folder.index_folder()
+    index = folder.index.path()
     in_index = index.iterdir() if index is not None and index.is_dir() else ()
     stats = {file: file.stat() for file in (folder.path / DATABASE_NAME, *in_index) if file.exists()}
     return {file: (status.st_size, status.st_mtime_ns) for file, status in stats.items()}

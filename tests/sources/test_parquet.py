@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import decimal
+import io
 import json
 import re
 import shlex
@@ -12,7 +13,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -337,6 +339,14 @@ def test_headers_of_pages_are_read(tmp_path: Path, version: str, compression: st
             assert sum(page.values for page in pages if not page.is_dictionary) == chunk.num_values
             # The rest are the headers.
             assert 0 < chunk.total_uncompressed_size - sum(page.size for page in pages) < 100 * len(pages)
+
+
+def test_a_header_of_a_page_with_a_number_beyond_64_bits_is_damage() -> None:
+    """A size that no float can hold is no size: the page is treated like any that cannot be looked at."""
+    header = b"\x15\0" + b"\x15\xfe" + b"\xff" * 200 + b"\x7f" + b"\x15\0" + b"\x2c\x15\2\0" + b"\0"
+    chunk = SimpleNamespace(has_dictionary_page=False, data_page_offset=0, total_compressed_size=len(header))
+    with pytest.raises(ValueError, match="64 bits"):
+        list(pages_of(cast("pq.ColumnChunkMetaData", chunk), io.BytesIO(header)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")

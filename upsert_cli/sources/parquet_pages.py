@@ -35,6 +35,7 @@ SMALLER_PAGES = (
 
 HEADER_BYTES = 1 << 10  # bytes; most headers take 50, and those with longer statistics are not read
 MAX_DEPTH = 8  # nested structures; a header has two
+MAX_SHIFT = 63  # bits before the last byte of the largest number in Thrift
 
 _MORE = 0x80  # in a byte of a number: another one follows
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 0, 1, 2, 3, 7, 8, 12
@@ -188,3 +189,5 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if not byte & _MORE:
             return value, at
         shift += 7
+        if shift > MAX_SHIFT:
+            raise ValueError("a number has more than 64 bits")

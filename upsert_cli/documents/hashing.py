@@ -12,6 +12,7 @@ chunks, a short one just chunk 0, so an item whose own id is `a#0` is never mist
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -33,6 +34,7 @@ SEPARATOR = "#"  # in a chunk's id, before its number
 AVERAGE = "average"
 AVERAGE_NUMBER = -1  # stands for the mean of all chunks, which are numbered from 0
 OBJECT_KEY, CHUNK_KEY = "object_id", "part"  # of a chunk's metadata
+_NUMBER = re.compile(r"[0-9]{1,18}")  # of a chunk; Python refuses to read one of thousands of digits
 
 
 def record_hash(
@@ -236,4 +238,4 @@ def owner_of(identifier: str, upsert_hash: object) -> tuple[str, int] | None:
     object_id, separator, name = identifier.rpartition(SEPARATOR)
     if name == AVERAGE and separator:
         return object_id, AVERAGE_NUMBER
-    return (object_id, int(name)) if separator and name.isascii() and name.isdecimal() else None
+    return (object_id, int(name)) if separator and _NUMBER.fullmatch(name) else None

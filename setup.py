@@ -10,7 +10,8 @@ from setuptools.command.sdist import sdist
 
 sys.path.insert(0, str(Path(__file__).parent))  # an isolated build does not have it there
 
-from upsert_cli.cli.manual import manual_page
+from upsert_cli.cli.help import manual_page
+from upsert_cli.cli.root import cli
 
 
 class CompleteSource(sdist):
@@ -29,6 +30,6 @@ class CompleteSource(sdist):
 
 PAGE = Path("build", "man", "upsert-cli.1")
 PAGE.parent.mkdir(parents=True, exist_ok=True)
-PAGE.write_text(manual_page(), encoding="ascii")
+PAGE.write_text(manual_page(cli), encoding="ascii")
 
 setup(cmdclass={"sdist": CompleteSource}, data_files=[("share/man/man1", [str(PAGE)])])

@@ -20,8 +20,8 @@ from tests.support.manual import GUIDE, PAGES, README, ROOT, blocks, manual_text
 from tests.support.older_chroma import older_folder
 from tests.support.screens import shown
 from tests.support.terminal import SAMPLES, Terminal
-from upsert_cli.cli.options.help_format import commands_below
 from upsert_cli.cli.options.option import Option
+from upsert_cli.cli.options.settings import commands_below
 from upsert_cli.cli.root import cli
 
 SERVER = "http://localhost:8000"  # in the pages, a server of the reader's own

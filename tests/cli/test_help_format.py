@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.terminal import Terminal
 from upsert_cli.cli.help import ALL_COMMANDS, environment_variables
-from upsert_cli.cli.options.help_format import commands_below
 from upsert_cli.cli.options.option import Option
+from upsert_cli.cli.options.settings import commands_below
 from upsert_cli.cli.root import SECTIONS, cli
 
 ROOT = cli.make_context("upsert-cli", [], resilient_parsing=True)

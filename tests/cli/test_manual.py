@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from upsert_cli.cli.manual import manual_page
-from upsert_cli.cli.root import COMMANDS
+from upsert_cli.cli.help import manual_page
+from upsert_cli.cli.root import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page as a file."""
     path = tmp_path_factory.mktemp("man") / "upsert-cli.1"
-    path.write_text(manual_page(), encoding="ascii")
+    path.write_text(manual_page(cli), encoding="ascii")
     return path
 
 

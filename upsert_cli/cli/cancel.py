@@ -7,8 +7,8 @@ import time
 import click
 
 from upsert_cli.cli.display.invocation import Invocation
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import number
 from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
@@ -18,11 +18,10 @@ from upsert_cli.journal.task import TaskStatus
 WAIT_STEP = 0.2  # seconds between two looks at the task
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @task_argument()
 @option("--wait", type=number(0), metavar="SECS", help="Wait up to SECS until the task has stopped.")
 @json_option("Print the task as JSON.")
-@common_options
 def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool) -> None:
     """Stop a task, even if another process runs it.
 
@@ -39,7 +38,7 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
         task, running = session.journal.with_runner(task)
         session.print_json(session.task_json(task, running=running))
     if task.status is TaskStatus.CANCELED:
-        session.terminal.info(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
+        session.info(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
     elif task.status.is_final:
         raise UpsertCliError(message=f"task {task_id} came to its end before it could be canceled: it is {task.status}")
     elif wait is not None:
@@ -47,6 +46,4 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
             message=f"task {task_id} has not stopped within {wait:g} s; it will after the batch in flight"
         )
     else:
-        session.terminal.info(
-            f"task {task_id} will stop after the batch in flight; `upsert-cli info {task_id}` shows it"
-        )
+        session.info(f"task {task_id} will stop after the batch in flight; `upsert-cli info {task_id}` shows it")

@@ -9,8 +9,8 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time
-from upsert_cli.cli.options.help_format import SectionedGroup
-from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.command import Group
+from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.shared_options import CHROMA_OPTION, collection_argument
 from upsert_cli.verify.collections import CollectionSummary, collections_at, delete_collection, rename_collection
 
@@ -25,16 +25,7 @@ _COLUMNS = (
 )
 
 
-class ListingGroup(SectionedGroup):
-    """A group that lists if it is given options alone."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words after the group's name."""
-        is_own = args[:1] and (args[0] in ctx.help_option_names or not args[0].startswith("-"))
-        return super().parse_args(ctx, args if is_own else ["list", *args])
-
-
-@click.group(cls=ListingGroup)
+@click.group(cls=Group, alone="list")
 def collections() -> None:
     """List, rename and delete the collections of a target.
 
@@ -50,7 +41,6 @@ def collections() -> None:
 @collections.command("list")
 @CHROMA_OPTION
 @json_option("Print a JSON array.")
-@common_options
 def list_collections(session: Invocation, *, chroma: str, json: bool) -> None:
     """List the collections of a target and the latest loads.
 
@@ -79,7 +69,6 @@ def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
 @CHROMA_OPTION
 @option("--replace", is_flag=True, help="Rename a collection NEW to NEW.before-TIME first.")
 @json_option("Print the outcome as JSON.")
-@common_options
 def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: bool, json: bool) -> None:
     """Rename a collection.
 
@@ -90,13 +79,13 @@ def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: boo
     """
     if old == new:
         raise click.UsageError(f"{old} has that name already; NEW has to be another one.")
-    done = rename_collection(session.journal, chroma, old, new, replaces=replace, context=session.context)
+    done = rename_collection(session.journal, chroma, old, new, replaces=replace, context=session)
     if json:
         session.print_json({"collection": new, "chroma": chroma, "renamed": old} | asdict(done))
         return
-    session.terminal.info(f"renamed the collection {old} of {chroma} to {new}, with {done.records:,} records")
+    session.info(f"renamed the collection {old} of {chroma} to {new}, with {done.records:,} records")
     if done.kept is not None:
-        session.terminal.info(
+        session.info(
             f"the former {new} is {done.kept} now; `upsert-cli collections delete {done.kept} --chroma "
             f"{shlex.quote(chroma)} --yes` deletes it"
         )
@@ -107,7 +96,6 @@ def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: boo
 @CHROMA_OPTION
 @option("--yes", is_flag=True, help="Confirm the deletion, which is final.")
 @json_option("Print the number of deleted records as JSON.")
-@common_options
 def delete(session: Invocation, *, name: str, chroma: str, yes: bool, json: bool) -> None:
     """Delete a collection with all its records.
 
@@ -116,8 +104,8 @@ def delete(session: Invocation, *, name: str, chroma: str, yes: bool, json: bool
     """
     if not yes:
         raise click.UsageError(f"deleting the collection {name} is final; --yes confirms it.")
-    records = delete_collection(session.journal, chroma, name, context=session.context)
+    records = delete_collection(session.journal, chroma, name, context=session)
     if json:
         session.print_json({"collection": name, "chroma": chroma, "records": records})
     else:
-        session.terminal.info(f"deleted the collection {name} of {chroma} with {records:,} records")
+        session.info(f"deleted the collection {name} of {chroma} with {records:,} records")

@@ -6,15 +6,13 @@ import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 from upsert_cli.cli.display.invocation import Invocation
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options
+from upsert_cli.cli.options.command import Command
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
-@common_options
 def completion(_session: Invocation, *, shell: str) -> None:
     """Print a script that completes commands and values.
 

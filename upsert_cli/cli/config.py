@@ -11,10 +11,11 @@ from click.core import ParameterSource, augment_usage_errors
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table
-from upsert_cli.cli.options.help_format import SectionedGroup, commands_below
-from upsert_cli.cli.options.option import Option, common_options, json_option
+from upsert_cli.cli.options.command import Group
+from upsert_cli.cli.options.option import Option, json_option
 from upsert_cli.cli.options.settings import (
     check_command,
+    commands_below,
     configuration_of,
     is_common,
     key_of,
@@ -38,14 +39,13 @@ _COLUMNS = (
 )
 
 
-@click.group(cls=SectionedGroup)
+@click.group(cls=Group)
 def config() -> None:
     """Show the settings and where they come from."""
 
 
 @config.command()
 @json_option("Print the settings as JSON.")
-@common_options
 def show(session: Invocation, *, json: bool) -> None:
     """Show each setting, its value, and where the value comes from.
 
@@ -60,7 +60,7 @@ def show(session: Invocation, *, json: bool) -> None:
         session.print_json({"files": files, "profile": ctx.params["profile"], "settings": shown})
         return
     print_table(session.terminal, _COLUMNS, [_row(setting, otherwise) for setting, otherwise in settings])
-    session.terminal.info(f"read: {', '.join(files)}" if files else "there is no settings file")
+    session.info(f"read: {', '.join(files)}" if files else "there is no settings file")
 
 
 def _row(setting: dict[str, Any], otherwise: str) -> tuple[str, str, str]:

@@ -14,8 +14,8 @@ from click.core import ParameterSource
 from upsert_cli.cli.display.invocation import Events, Invocation
 from upsert_cli.cli.display.streams import flush_streams, is_writable, stdout_fault
 from upsert_cli.cli.display.terminal import Terminal
-from upsert_cli.cli.options.help_format import SectionedCommand, UnknownCommand, list_commands
-from upsert_cli.cli.options.settings import setting_unchecked
+from upsert_cli.cli.options.command import TYPED, UnknownCommand
+from upsert_cli.cli.options.settings import list_commands, setting_unchecked
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError, UsageFault
 from upsert_cli.journal.layout import LATEST
 from upsert_cli.limits import limit_reached
@@ -24,7 +24,6 @@ from upsert_cli.signals import EndedBySignal, die_by_signal
 from upsert_cli.text import nearest
 
 LOOKING_BACK = ("info", "report", "verify")  # a CI step runs these after a load, even if it created no task
-_TYPED = f"{__name__}.typed"
 
 _COMMANDS_ELSEWHERE = {
     "load": "run",
@@ -59,16 +58,6 @@ _OPTIONS_ELSEWHERE = {
     **dict.fromkeys(("--path", "--persist-directory", "--db"), "--chroma DIR"),
 }
 """What other tools call an option -> the option here; it is suggested in the commands that have it."""
-
-
-class EventCommand(SectionedCommand):
-    """A command that prints events with --json; the last one is a summary, also after an error."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options, and keep the arguments, in which an error may have to look for --json."""
-        if not ctx.resilient_parsing:
-            ctx.meta[_TYPED] = ctx, list(args)
-        return super().parse_args(ctx, args)
 
 
 def end_with(error: BaseException, ctx: click.Context) -> NoReturn:
@@ -126,7 +115,7 @@ def _end_with_failure(error: BaseException, ctx: click.Context) -> NoReturn:
 
 def _print_final_events(message: str, exit_code: int, ctx: click.Context) -> None:
     """Print error and summary for a command that was to print events, unless its report has already done so."""
-    if (typed := ctx.meta.get(_TYPED)) is None:
+    if (typed := ctx.meta.get(TYPED)) is None:
         return
     session: Invocation | None = ctx.find_root().obj
     events = Events(_terminal(ctx), wanted=_wants_json(*typed)) if session is None else session.events

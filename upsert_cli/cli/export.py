@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation, TerminalContext
+from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.streams import require_stdout
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, collection_argument
 from upsert_cli.limits import require_resources
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = "-"
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @collection_argument("collection")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), metavar="FILE")
 @CHROMA_OPTION
@@ -41,7 +41,6 @@ STANDARD_OUTPUT = "-"
 @option("--text-field", default="text", metavar="NAME", help="The payload's field for the document.")
 @option("--vector-field", default="vector", metavar="NAME", help="With --vectors: the payload's field for the vector.")
 @json_option("Print the outcome as JSON.")
-@common_options
 def export(
     session: Invocation,
     *,
@@ -55,7 +54,7 @@ def export(
     text_field: str,
     vector_field: str,
     json: bool,
-) -> None:
+) -> int:
     """Write a collection to a file that `run` reads back.
 
     FILE gets one item per record, as JSONL or Parquet; - is standard output. An existing FILE is replaced once the new
@@ -78,7 +77,7 @@ def export(
 
     require_resources()
     require_collection_name(collection)
-    with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
+    with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as session.display:
         outcome = export_records(
             StoredCollection(
                 chroma=chroma,
@@ -92,10 +91,10 @@ def export(
             format_name=format_name,
             form=ItemForm(text_field=text_field, vector_field=vector_field, with_vectors=vectors),
             limit=limit,
-            context=TerminalContext(session.terminal, display),
+            context=session,
         )
     _show(session, outcome, json=json)
-    click.get_current_context().exit(outcome.exit_code)
+    return outcome.exit_code
 
 
 def _format_for(file: Path, given: str | None, *, json: bool) -> str:

@@ -14,8 +14,8 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.display.tables import print_pairs, shown_time
 from upsert_cli.cli.display.task_text import next_steps, options_line
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
@@ -27,14 +27,13 @@ _PROSE = ("detail", "counts", "seconds", "rejected")  # the other values are com
 FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @task_argument()
 @json_option("Print the task as JSON; with --follow every change.")
 @option("--failed", is_flag=True, help="Print all rejected items as JSONL, to correct.")
 @option("--follow", is_flag=True, help="Show the progress until the task has ended.")
 @option("--exit-status", is_flag=True, help="Exit with the code that the task stands for.")
-@common_options
-def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> None:
+def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> int:
     """Show one task: state, progress, counts, rejected items.
 
     TASK_ID may be the beginning of an id, or `latest`. Works during a load.
@@ -52,8 +51,7 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
         session.print_json(session.task_json(task, running=running))
     elif not json:
         print_pairs(_described(session, task, running=running), prose=_PROSE)
-    if exit_status:
-        click.get_current_context().exit(_exit_code(task, running=running))
+    return _exit_code(task, running=running) if exit_status else 0
 
 
 def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, bool]:
@@ -98,9 +96,9 @@ def _began(task: Task) -> float:
 def _report_waiting(session: Invocation, task: Task, *, died: bool) -> None:
     """Report why no process runs a task."""
     if died:
-        session.terminal.warning(f"the runner of task {task.id} died; {how_to_continue(task)}")
+        session.warning(f"the runner of task {task.id} died; {how_to_continue(task)}")
     else:
-        session.terminal.info(f"task {task.id} waits to be run" + ("; `upsert-cli work` runs it" * task.queued))
+        session.info(f"task {task.id} waits to be run" + ("; `upsert-cli work` runs it" * task.queued))
 
 
 def _exit_code(task: Task, *, running: bool) -> int:

@@ -8,8 +8,8 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table
-from upsert_cli.cli.options.help_format import SectionedGroup
-from upsert_cli.cli.options.option import common_options, json_option
+from upsert_cli.cli.options.command import Group
+from upsert_cli.cli.options.option import json_option
 from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.damage import Damage, damaged_files, leftovers, repair_journal
@@ -19,14 +19,13 @@ from upsert_cli.text import safe
 _COLUMNS = (Column("STATE"), Column("FILE"), Column("REASON"))  # a reason names the remedy
 
 
-@click.group(cls=SectionedGroup)
+@click.group(cls=Group)
 def journal() -> None:
     """Check and repair the journal of tasks."""
 
 
 @journal.command()
 @json_option("Print the outcome as JSON.")
-@common_options
 def check(session: Invocation, *, json: bool) -> None:
     """List damaged files and leftovers of crashes; change nothing.
 
@@ -45,12 +44,11 @@ def check(session: Invocation, *, json: bool) -> None:
     _conclude(session, found, remedy="`upsert-cli journal repair` saves what can be saved")
     if left:
         size = sum(leftover.size for leftover in left)
-        session.terminal.info(f"leftovers of crashes hold {size:,} bytes; `upsert-cli journal repair` removes them")
+        session.info(f"leftovers of crashes hold {size:,} bytes; `upsert-cli journal repair` removes them")
 
 
 @journal.command()
 @json_option("Print the outcome as JSON.")
-@common_options
 def repair(session: Invocation, *, json: bool) -> None:
     """Restore damaged files, save the tasks in them, remove leftovers.
 
@@ -76,7 +74,7 @@ def _conclude(session: Invocation, found: tuple[Damage, ...], *, remedy: str) ->
     folder = session.journal.folder
     if left:
         raise UpsertCliError(message=f"the journal in {folder} has {left} damaged file{'s' * (left > 1)}; {remedy}")
-    session.terminal.info(f"the journal in {folder} is sound")
+    session.info(f"the journal in {folder} is sound")
 
 
 def _as_json(session: Invocation, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:

@@ -12,8 +12,8 @@ import click
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time, table_lines
 from upsert_cli.cli.display.terminal import Frame
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer, moment
 from upsert_cli.cli.options.shared_options import watch_option
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
@@ -38,7 +38,7 @@ Found = Sequence[tuple[Task, bool]]
 """Tasks, each with whether a process runs it."""
 
 
-@click.command("list", cls=SectionedCommand)
+@click.command("list", cls=Command)
 @option("--offset", type=integer(0), default=0, metavar="N", help="Skip the newest N tasks.")
 @option("--limit", type=integer(0, MAX_LIMIT), default=100, metavar="N", help="Show at most N tasks.")
 @option(
@@ -51,7 +51,6 @@ Found = Sequence[tuple[Task, bool]]
 @option("--since", type=moment, metavar="AGE|DATE", help="Only tasks created since: 2h, 2026-11-24.")
 @watch_option(f"Refresh every {WATCH_SECONDS:g} or SECS seconds.", seconds=WATCH_SECONDS)
 @json_option("Print a JSON array, with --watch again and again.")
-@common_options
 def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
     """List the tasks, newest first."""
 
@@ -66,7 +65,7 @@ def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: 
     if not tasks:
         is_narrowed = status or which["since"] or which["offset"]
         which_tasks = "no tasks that match" if is_narrowed else "no tasks"
-        session.terminal.info(f"{which_tasks} in {session.journal.folder}")
+        session.info(f"{which_tasks} in {session.journal.folder}")
     _show_died(session, tasks)
 
 
@@ -81,9 +80,9 @@ def _show_died(session: Invocation, tasks: Found) -> None:
     """Show the commands that continue the tasks that died."""
     died = [task for task, running in tasks if task.has_died(running=running)]
     for task in died[:DIED_NAMED]:
-        session.terminal.info(f"the runner of task {task.id} died; {how_to_continue(task)}")
+        session.info(f"the runner of task {task.id} died; {how_to_continue(task)}")
     if (more := len(died) - DIED_NAMED) > 0:
-        session.terminal.info(f"{more:,} more died; `upsert-cli list --status died` lists them")
+        session.info(f"{more:,} more died; `upsert-cli list --status died` lists them")
 
 
 def _watch(session: Invocation, find: Callable[[], Found], *, json: bool, seconds: float) -> None:

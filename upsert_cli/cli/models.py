@@ -9,8 +9,8 @@ import click
 from upsert_cli import embedding
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_pairs, print_table
-from upsert_cli.cli.options.help_format import SectionedGroup
-from upsert_cli.cli.options.option import all_of, common_options, json_option
+from upsert_cli.cli.options.command import Group
+from upsert_cli.cli.options.option import all_of, json_option
 from upsert_cli.cli.options.shared_options import MODEL_OPTIONS, PRECISION_OPTION, model_options
 from upsert_cli.embedding import require_precision
 from upsert_cli.embedding.embedder import PROBE_TEXT, Precision
@@ -29,14 +29,13 @@ _COLUMNS = (
 )
 
 
-@click.group(cls=SectionedGroup)
+@click.group(cls=Group)
 def models() -> None:
     """List, fetch and check embedding models."""
 
 
 @models.command("list")
 @json_option("Print a JSON array.")
-@common_options
 def list_all(session: Invocation, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
@@ -60,14 +59,13 @@ def list_all(session: Invocation, *, json: bool) -> None:
 @models.command()
 @all_of(MODEL_OPTIONS)
 @json_option("Print the model as JSON.")
-@common_options
 def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
     """Fetch a model ahead of time, for a machine without network.
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
     """
     options = model_options(**files)
-    found = find_model(model, given=options.given_model, offline=options.offline, context=session.context)
+    found = find_model(model, given=options.given_model, offline=options.offline, context=session)
     _show(session, found.as_json(), json=json)
 
 
@@ -75,12 +73,11 @@ def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
 @all_of(MODEL_OPTIONS)
 @PRECISION_OPTION
 @json_option("Print the model as JSON.")
-@common_options
 def check(session: Invocation, *, model: str, precision: Precision, json: bool, **files: Any) -> None:
     """Load a model and show what it and this machine can do."""
     options = model_options(**files)
     require_precision(precision, model, given=options.given_model)
-    found = find_model(model, given=options.given_model, offline=options.offline, context=session.context)
+    found = find_model(model, given=options.given_model, offline=options.offline, context=session)
     require_resources()
     vector = embedding.load(found, precision=precision).embed([PROBE_TEXT])[0]
     shown = {"bf16": bf16_fault() or "available", PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}

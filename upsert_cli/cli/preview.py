@@ -11,10 +11,9 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, table_lines
-from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.load_options import preview_options
 from upsert_cli.cli.options.load_request import parsed_options, refuse_contradictions
-from upsert_cli.cli.options.option import common_options
 from upsert_cli.text import ellipsis, safe, tab_separated
 
 if TYPE_CHECKING:
@@ -30,9 +29,8 @@ _CONTAINERS = ("a list", "an object", "a map that repeats a key")  # become JSON
 _TYPES = {str: "text", bool: "boolean", int: "integer", float: "float"}
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @preview_options()
-@common_options
 def preview(
     session: Invocation, *, sources: tuple[str, ...], limit: int, model: str, json: bool, **options: Any
 ) -> None:
@@ -55,7 +53,7 @@ def preview(
         model_name=model,
         rows=limit,
         stdin=sys.stdin.buffer,
-        context=session.context,
+        context=session,
     )
     entries = found.entries
     if json:
@@ -66,11 +64,11 @@ def preview(
     elif entries:
         click.echo(tab_separated(cells for entry in entries for cells in (*_summary(entry), *_metadata(entry))))
     for note in found.notes:
-        session.terminal.info(note)
+        session.info(note)
     if found.broken is not None:
         raise found.broken
     if not entries:
-        session.terminal.info("the sources hold no rows")
+        session.info("the sources hold no rows")
 
 
 def _show(session: Invocation, entries: Sequence[_Entry]) -> None:

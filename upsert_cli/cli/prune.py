@@ -7,8 +7,8 @@ import click
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time
 from upsert_cli.cli.display.task_text import by_status, tasks_line
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer, moment
 from upsert_cli.journal.prune import FINAL, prune_tasks
 from upsert_cli.journal.task import TaskStatus
@@ -16,7 +16,7 @@ from upsert_cli.journal.task import TaskStatus
 _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @option("--older-than", type=moment, metavar="AGE|DATE", help="Only tasks unchanged since: 90d, 2026-08-01.")
 @option("--keep", type=integer(0), metavar="N", help="Keep the newest N of them.")
 @option(
@@ -28,7 +28,6 @@ _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
 )
 @option("--dry-run", is_flag=True, help="List these tasks, and remove nothing.")
 @json_option("Print the outcome as JSON.")
-@common_options
 def prune(
     session: Invocation, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
 ) -> None:
@@ -50,4 +49,4 @@ def prune(
     elif dry_run and gone:
         rows = [(task.id, task.status.value, shown_time(task.updated_at, short=True)) for task in gone]
         print_table(session.terminal, _COLUMNS, rows)
-    session.terminal.info(tasks_line(counts, "would go" if dry_run else "removed"))
+    session.info(tasks_line(counts, "would go" if dry_run else "removed"))

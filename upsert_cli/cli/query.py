@@ -12,9 +12,9 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table
+from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.completions import files
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import all_of, common_options, json_option, option
+from upsert_cli.cli.options.option import all_of, json_option, option
 from upsert_cli.cli.options.param_types import integer, unicode_text
 from upsert_cli.cli.options.shared_options import (
     CHROMA_OPTION,
@@ -67,7 +67,7 @@ def _read(value: str) -> tuple[bytes, str]:
         ) from error
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @click.argument("text", type=unicode_text, metavar="[TEXT]", required=False)
 @option("--vector", type=json_vector, metavar="FILE|JSON", shell_complete=files, help="Search by a vector, not a text.")
 @option("-n", "rows", type=integer(1, MAX_RECORDS), default=5, metavar="N", help="Find N records.")
@@ -76,7 +76,6 @@ def _read(value: str) -> tuple[bytes, str]:
 @WHERE_OPTION
 @all_of(QUERY_MODEL_OPTIONS)
 @json_option("Print the records whole, as JSON.")
-@common_options
 def query(
     session: Invocation,
     *,
@@ -111,7 +110,7 @@ def query(
     subject = Subject.of_collection(session.journal, chroma, collection, options, model=model)
     asked = vector if text is None else text
     assert asked is not None  # noqa: S101  # one of them is given
-    found = nearest(subject, asked, rows=rows, where=where or None, context=session.context)
+    found = nearest(subject, asked, rows=rows, where=where or None, context=session)
     if json:
         session.print_json(found.as_json())
     else:
@@ -122,7 +121,7 @@ def _show(session: Invocation, found: Nearest) -> None:
     rows = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _document(hit.text or "")) for hit in found.hits]
     print_table(session.terminal, _COLUMNS, rows)
     if not rows:
-        session.terminal.info(f"none of the {found.records:,} records of {found.target.collection} matches --where")
+        session.info(f"none of the {found.records:,} records of {found.target.collection} matches --where")
 
 
 def _document(text: str) -> str:

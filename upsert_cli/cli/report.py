@@ -9,15 +9,15 @@ import click
 from upsert_cli.atomic import write_out
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.task_text import next_steps
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import option
 from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError, reason_of
 from upsert_cli.journal.progress import read_timeline
 from upsert_cli.report.page import render_page
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @task_argument()
 @option(
     "--html",
@@ -26,7 +26,6 @@ from upsert_cli.report.page import render_page
     metavar="FILE",
     help="The HTML page; - is standard output.",
 )
-@common_options
 def report(session: Invocation, *, task_id: str, html: Path) -> None:
     """Write a page about one task, for a CI artifact or an email.
 
@@ -56,4 +55,4 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
             message=f"{html} cannot be written ({reason_of(error)}); make room or access, or name another file with "
             "--html"
         ) from error
-    session.terminal.info(f"the page of task {task_id} is in {html}")
+    session.info(f"the page of task {task_id} is in {html}")

@@ -10,11 +10,10 @@ import click
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.streams import require_stdout
-from upsert_cli.cli.error_boundary import EventCommand
-from upsert_cli.cli.options.option import all_of, common_options, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import all_of, option
 from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, limit_options, task_argument
-from upsert_cli.cli.run import run_opened
-from upsert_cli.limits import require_resources
+from upsert_cli.cli.run import run_and_report
 
 _FAILED_ONLY_HELP = (
     "Read only the rejected rows again, once a cause outside the sources is removed. If the sources changed, use "
@@ -22,7 +21,7 @@ _FAILED_ONLY_HELP = (
 )
 
 
-@click.command(cls=EventCommand)
+@click.command(cls=Command, prints_events=True)
 @task_argument()
 @option("--from-start", is_flag=True, help="Read the sources again from the first row.")
 @option("--failed-only", is_flag=True, help=_FAILED_ONLY_HELP)
@@ -30,14 +29,12 @@ _FAILED_ONLY_HELP = (
 @option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`.")
 @METRICS_OPTION
 @EVENTS_OPTION
-@common_options
-def restart(session: Invocation, *, task_id: str, enqueue: bool, metrics_file: Path | None, **how: Any) -> None:
+def restart(session: Invocation, *, task_id: str, enqueue: bool, metrics_file: Path | None, **how: Any) -> int:
     """Set a task back to pending and continue it at its checkpoint.
 
     TASK_ID may be the beginning of an id, or `latest`. A running task is refused, and so is a source that changed since
     the checkpoint; --from-start reads it again.
     """
-    del how["json"]
     if enqueue and not session.terminal.quiet:
         require_stdout()
     if how["from_start"] and how["failed_only"]:
@@ -45,8 +42,5 @@ def restart(session: Invocation, *, task_id: str, enqueue: bool, metrics_file: P
     from upsert_cli.load.open import restart_task
 
     with RunReport(session, metrics=metrics_file) as report:
-        if not enqueue:
-            require_resources()
         opened = restart_task(session.journal, session.journal.resolve(task_id), enqueue=enqueue, **how)
-        code = run_opened(session, opened, report)
-    click.get_current_context().exit(code)
+        return run_and_report(session, opened, report)

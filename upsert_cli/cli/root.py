@@ -13,7 +13,7 @@ from upsert_cli import __version__
 from upsert_cli.cli.display.streams import reliable_streams, stdout_fault
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.error_boundary import end_with, show_wrong_usage
-from upsert_cli.cli.options.help_format import SectionedGroup, Sections
+from upsert_cli.cli.options.command import Group, Sections
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.limits import raise_file_limit
 from upsert_cli.packages import switch_off_telemetry
@@ -63,7 +63,7 @@ GARBAGE_OBJECTS = 20_000
 COMMANDS = {name: command for commands in SECTIONS.values() for name, command in commands.items()}
 
 
-class Root(SectionedGroup):
+class Root(Group):
     """The root group, which loads a command when it is used and handles every error."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -8,8 +8,8 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import all_of, common_options, json_option, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import all_of, json_option, option
 from upsert_cli.cli.options.shared_options import (
     CHROMA_OPTION,
     MODEL_FILES_OPTIONS,
@@ -29,14 +29,13 @@ from upsert_cli.verify.verification import verify as verify_subject
 _COLUMNS = (Column("PROBLEM"), Column("ID"), Column("DETAIL", widths=(40, 20)))
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=Command)
 @task_argument("[TASK_ID]", required=False)
 @CHROMA_OPTION
 @collection_option("The collection to read, without a TASK_ID.")
 @option("--repair", is_flag=True, help="Write records again that are not as they should be.")
 @all_of(MODEL_FILES_OPTIONS)
 @json_option("Print the outcome as JSON, also on failure.")
-@common_options
 def verify(
     session: Invocation,
     *,
@@ -47,7 +46,7 @@ def verify(
     model_path: Path | None,
     offline: bool,
     json: bool,
-) -> None:
+) -> int:
     """Read every record back and compare it with the sources.
 
     TASK_ID may be the beginning of an id, or `latest`. Exits with 3 if records are missing, unreadable, different or
@@ -67,14 +66,14 @@ def verify(
             subject = Subject.of_task(session.journal, task_id)
         else:
             subject = Subject.of_collection(session.journal, chroma, collection, options)
-        outcome = (repair_subject if repair else verify_subject)(subject, context=session.context)
+        outcome = (repair_subject if repair else verify_subject)(subject, context=session)
     except UpsertCliError as error:
         if json:
             message = session.terminal.printed.message(str(error))
             session.print_json({"ok": False, "error": message, "exit_code": error.exit_code})
         raise
     _show(session, outcome, json=json)
-    click.get_current_context().exit(outcome.exit_code)
+    return outcome.exit_code
 
 
 def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
@@ -84,7 +83,7 @@ def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
         return
     died = task.has_died(running=running)
     what = f"the runner of task {task.id} died" if died else f"task {task.id} is {task.shown_state(running=False)}"
-    session.terminal.warning(f"{what}, so rows may be missing; {how_to_continue(task)}")
+    session.warning(f"{what}, so rows may be missing; {how_to_continue(task)}")
 
 
 def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:

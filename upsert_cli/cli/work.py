@@ -11,8 +11,8 @@ import click
 from upsert_cli.cli.display.invocation import Invocation, total
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.task_text import by_status, tasks_line
-from upsert_cli.cli.error_boundary import EventCommand
-from upsert_cli.cli.options.option import common_options, option
+from upsert_cli.cli.options.command import Command
+from upsert_cli.cli.options.option import option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, watch_option
 from upsert_cli.cluster.unit_load import load_on_ray
@@ -26,16 +26,15 @@ from upsert_cli.signals import EndedBySignal, exit_code_of
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes milliseconds
 
 
-@click.command(cls=EventCommand)
+@click.command(cls=Command, prints_events=True)
 @option("--once", is_flag=True, help="Run at most one task.")
 @watch_option(f"Wait for new tasks; look every {WATCH_SECONDS:g} or SECS seconds.", seconds=WATCH_SECONDS)
 @option("--max-tasks", type=integer(1), metavar="N", help="End after N tasks.")
 @METRICS_OPTION
 @EVENTS_OPTION
-@common_options
 def work(
-    session: Invocation, *, once: bool, watch: float | None, max_tasks: int | None, metrics_file: Path | None, **_: bool
-) -> None:
+    session: Invocation, *, once: bool, watch: float | None, max_tasks: int | None, metrics_file: Path | None
+) -> int:
     """Run the tasks that `run --enqueue` created, oldest first.
 
     Ends when nothing is pending; `upsert-cli help queues` says more.
@@ -46,7 +45,7 @@ def work(
     if once and (watch is not None or max_tasks is not None):
         raise click.UsageError("--once runs one task; it goes neither with --watch nor with --max-tasks.")
     limit = 1 if once else max_tasks
-    queued = claim_queued(session.journal, watch=watch, max_tasks=limit, context=session.context)
+    queued = claim_queued(session.journal, watch=watch, max_tasks=limit, context=session)
     began = time.monotonic()
     ended: list[tuple[TaskStatus, int]] = []
     try:
@@ -59,8 +58,8 @@ def work(
         raise
     code = worst_exit_code(code for _, code in ended)
     statuses = _conclude(session, ended, exit_code=code, began=began)
-    session.terminal.info(tasks_line(statuses, "run") if statuses else "nothing was pending")
-    click.get_current_context().exit(code)
+    session.info(tasks_line(statuses, "run") if statuses else "nothing was pending")
+    return code
 
 
 def _run(session: Invocation, task: Task, claim: Claim, metrics_file: Path | None) -> tuple[TaskStatus, int]:

@@ -10,7 +10,9 @@ from upsert_cli.context import RunContext
 from upsert_cli.counts import NOTHING_IGNORED, Counts
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS
+from upsert_cli.limits import require_resources
 from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import find_orphans
 from upsert_cli.load.request import LoadRequest
@@ -19,6 +21,7 @@ from upsert_cli.pipeline.batch import Batch, Outcomes
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.compare import compare_only
 from upsert_cli.pipeline.embed import rows_to_embed, seconds_a_token
+from upsert_cli.redaction import in_message
 from upsert_cli.store.base import RecordRef
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
@@ -38,14 +41,15 @@ def dry_run_load(
 
     Raises:
         Refusal: The load would be refused, for example for another model.
-        UpsertCliError: It would fail.
+        UpsertCliError: It would fail, or this process may not use the resources that it needs.
     """
+    require_resources()
     with drafted(journal, request, stdin) as draft:
         for note in draft.notes:
             context.info(note)
         options = draft.task.options
         resources = Resources(draft.task, leases=journal.layout.servers, context=context)
-        result = DryRunResult(resources if compare else None)
+        result = DryRunResult(options, resources if compare else None)
         batches = read_batches(resources.rows, recipe=resources.recipe if compare else resources.recipe_without_model())
         store = resources.start_reader() if compare else None
         with store or nullcontext():
@@ -74,7 +78,7 @@ def dry_run_load(
 class DryRunResult:
     """The results that a load would have; the model is loaded when the first text needs it."""
 
-    def __init__(self, resources: Resources | None) -> None:
+    def __init__(self, options: LoadOptions, resources: Resources | None) -> None:
         """Begin with none; without resources, nothing is compared."""
         self.counts = Counts()
         """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""
@@ -93,14 +97,32 @@ class DryRunResult:
 
         self.compared = resources is not None
         self.ignored = NOTHING_IGNORED
+        self._options = options
         self._resources = resources
         self._outcomes = Outcomes()
         self._token_seconds: float | None = None
 
     @property
+    def exit_code(self) -> int:
+        """The exit code that the load would have."""
+        return self._options.done_code(self.counts) if self.broken is None else self.broken.exit_code
+
+    @property
     def embed_seconds(self) -> float | None:
         """Estimated seconds to embed the tokens, by a probe; None without a comparison."""
         return self.tokens * (self._token_seconds or 0.0) if self.compared else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the results as plain data."""
+        return {
+            "dry_run": True,
+            "compared": self.compared,
+            "counts": self.counts.as_json(),
+            "to_delete": list(self.to_delete),
+            **({} if self.broken is None else {"detail": in_message(str(self.broken))}),
+            "tokens": self.tokens,
+            "embed_seconds": self.embed_seconds,
+        }
 
     def add_missing(self, records: Sequence[RecordRef]) -> None:
         """Count records to delete."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
@@ -13,35 +13,16 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.limits import require_resources
 from upsert_cli.load.create import drafted
 from upsert_cli.load.renames import complete_renames
-from upsert_cli.load.request import IfRunning, LoadRequest
+from upsert_cli.load.request import IfRunning, LoadRequest, OpenedTask
 from upsert_cli.load.resources import Resources
 from upsert_cli.load.task_sources import read_again, refuse_other_load, signed_again
 from upsert_cli.load.vectors import require_computable
 from upsert_cli.sources.item import START, Position
 
 WAIT_STEP = 0.5  # seconds between two tries while another process runs the task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedTask:
-    """A task that was asked for, and the claim to run it if there is work to do."""
-
-    task: Task | None
-    """None if there is no task, since another one holds the target's folder and was to be skipped."""
-
-    claim: Claim | None = None
-    """Held already; None if the task needs no work here."""
-
-    queued: bool = False
-    """The task is pending, and `upsert-cli work` runs it."""
-
-    created: bool = False
-    """The task did not exist before."""
-
-    skipped: str | None = None
-    """Why there is no work although the task is not done."""
 
 
 def open_task(
@@ -64,10 +45,13 @@ def open_task(
         context: Checked in the wait, and gets the messages about sources.
 
     Raises:
+        UpsertCliError: This process may not use the resources that a load needs.
         Refusal: The id belongs to another load.
         TaskRunning: Another process runs the task.
         UsageFault: A source does not exist, or its first rows do not fit the options.
     """
+    if not request.enqueue:
+        require_resources()
     with drafted(journal, request, stdin) as draft:
         resources = Resources(draft.task, leases=journal.layout.servers)
         resources.check_address()  # before there is a task
@@ -117,7 +101,10 @@ def restart_task(
         Refusal: Another program has its files open; or, with `failed_only`, some rows were never read.
         SourceChanged: A source has changed since the checkpoint.
         UsageFault: A limit does not apply to the task.
+        UpsertCliError: This process may not use the resources that a load needs.
     """
+    if not enqueue:
+        require_resources()
     complete_renames(journal, journal.find(task_id).chroma)
     with ExitStack() as held:
         claim = held.enter_context(Claim.take(journal, task_id))

@@ -1,4 +1,4 @@
-"""The load that a user asks for; for foreign rows, its options are merged with a file of `--map`."""
+"""The load that a user asks for, and its task; for foreign rows, its options are merged with a file of `--map`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.errors import Refusal, UsageFault, reason_of
 from upsert_cli.journal.load_options import MAPPING, LoadOptions, flag
@@ -14,6 +14,10 @@ from upsert_cli.packages import install_command, is_installed
 from upsert_cli.settings import parse_toml, split_list
 from upsert_cli.sources.formats import SUFFIXES
 from upsert_cli.store.address import is_server, require_collection_name
+
+if TYPE_CHECKING:
+    from upsert_cli.journal.claims import Claim
+    from upsert_cli.journal.task import Task
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
@@ -63,6 +67,34 @@ class LoadRequest:
             )
         if not is_installed("ray"):
             raise Refusal(message=f"--engine ray needs Ray, which is not installed; `{install_command('ray>=2.50')}`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedTask:
+    """A task that was asked for, and the claim to run it if there is work to do."""
+
+    task: Task | None
+    """None if there is no task, since another one holds the target's folder and was to be skipped."""
+
+    claim: Claim | None = None
+    """Held already; None if the task needs no work here."""
+
+    queued: bool = False
+    """The task is pending, and `upsert-cli work` runs it."""
+
+    created: bool = False
+    """The task did not exist before."""
+
+    skipped: str | None = None
+    """Why there is no work although the task is not done."""
+
+    ran: bool = False
+    """This process has run it to its end."""
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that does no more with the task; 0 if others will run it."""
+        return 0 if self.task is None or self.queued or self.skipped is not None else self.task.exit_code
 
 
 def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:

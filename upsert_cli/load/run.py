@@ -6,18 +6,22 @@ behind the collection but never leads it, and repeating a batch changes nothing,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TypeAlias
 
-from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, UpsertCliError
+from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, TargetInUse, UpsertCliError
 from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import delete_orphans, list_orphans
+from upsert_cli.load.request import IfRunning, OpenedTask
 from upsert_cli.load.resources import Resources
 from upsert_cli.pipeline.prefetch import StageStopped, in_thread
 from upsert_cli.pipeline.stages import Stages
@@ -61,6 +65,41 @@ def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wai
             # The signal came too late to stop anything, but its sender wants this process to die by it.
             raise Interrupted(task_id=task.id, signal_number=context.reason.signal_number, done=True)
     return task
+
+
+def run_opened(
+    journal: Journal,
+    opened: OpenedTask,
+    claim: Claim,
+    *,
+    observer: Observer,
+    load_in_units: UnitLoader,
+    if_running: IfRunning = "refuse",
+    wait_until: float = -math.inf,
+) -> OpenedTask:
+    """Run a task that was opened with a claim, and return it at its end; for the rest, see `run_task`.
+
+    Args:
+        journal: Where the task is kept.
+        opened: The task.
+        claim: That of `opened`, which the caller releases.
+        observer: Shows the progress.
+        load_in_units: Loads a task whose engine is a cluster.
+        if_running: Applies while another task has the target's folder; `skip` leaves the task as it was.
+        wait_until: Monotonic seconds at which waiting for that other task ends in a refusal.
+    """
+    until = wait_until if if_running == "wait" else -math.inf
+    try:
+        task = run_task(claim, observer=observer, load_in_units=load_in_units, wait_until=until)
+    except TargetInUse as error:
+        if if_running != "skip":
+            raise
+        # Another process took the folder in the short time since it was found free.
+        if opened.created:
+            claim.withdraw()
+        left = None if opened.created else journal.find(claim.task_id)
+        return replace(opened, task=left, skipped=str(error))
+    return replace(opened, task=task, ran=True)
 
 
 class _Attempt:

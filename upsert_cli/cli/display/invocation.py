@@ -65,10 +65,16 @@ def total(seconds: float) -> dict[str, float]:
     return {"total": round(seconds, 3)}
 
 
-class Invocation:
-    """The outputs and the journal that a command works with."""
+class Invocation(RunContext):
+    """The outputs and the journal that a command works with; for a run that is not a task, also its context.
+
+    A signal ends the command itself, so `check` only shows the progress.
+    """
+
+    display: Display | None = None
 
     def __init__(self, folder: Path | None, terminal: Terminal, events: Events) -> None:
+        super().__init__()
         self.terminal = terminal
         self.events = events
         self._journal = None if folder is None else Journal(expanded(folder).absolute())
@@ -85,10 +91,18 @@ class Invocation:
             raise no_home("the journal")
         return self._journal
 
-    @property
-    def context(self) -> TerminalContext:
-        """The surroundings of a run that is not a task."""
-        return TerminalContext(self.terminal)
+    def check(self) -> None:
+        """Show the progress."""
+        if self.display is not None:
+            self.display.update(self.progress)
+
+    def info(self, message: str) -> None:
+        """Show a message, unless the user only wants failures."""
+        self.terminal.info(message)
+
+    def warning(self, message: str) -> None:
+        """Show something that the user should know although the work continues."""
+        self.terminal.warning(message)
 
     def print_json(self, value: Any) -> None:
         """Print the outcome of a command on stdout, as JSON on one line."""
@@ -103,26 +117,4 @@ class Invocation:
         for warning in self._journal.warnings if self._journal is not None else ():
             if warning not in self._shown_warnings:
                 self._shown_warnings.add(warning)
-                self.terminal.warning(warning)
-
-
-class TerminalContext(RunContext):
-    """A run's context that shows its messages and its progress; a signal ends the command itself."""
-
-    def __init__(self, terminal: Terminal, display: Display | None = None) -> None:
-        super().__init__()
-        self._terminal = terminal
-        self._display = display
-
-    def check(self) -> None:
-        """Show the progress."""
-        if self._display is not None:
-            self._display.update(self.progress)
-
-    def info(self, message: str) -> None:
-        """Show a message."""
-        self._terminal.info(message)
-
-    def warning(self, message: str) -> None:
-        """Show a warning."""
-        self._terminal.warning(message)
+                self.warning(warning)

@@ -26,7 +26,7 @@ from upsert_cli.signals import EndedBySignal, exit_code_of
 if TYPE_CHECKING:
     from upsert_cli.context import Progress
     from upsert_cli.load.dry_run import DryRunResult
-    from upsert_cli.load.request import LoadRequest
+    from upsert_cli.load.request import LoadRequest, OpenedTask
     from upsert_cli.verify.verification import Verification
 
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
@@ -51,8 +51,8 @@ class RunReport:
             request: Names the target if the load ends without a task.
             one_of_many: Whether a worker runs the task, so that the report is brief.
         """
-        self.info = session.terminal.info
-        self.warning = session.terminal.warning
+        self.info = session.info
+        self.warning = session.warning
         self._journal = session.journal
         self._terminal = session.terminal
         self._events = session.events
@@ -71,7 +71,7 @@ class RunReport:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._close_display()
-        if isinstance(error, Exception | EndedBySignal) and not isinstance(error, click.exceptions.Exit):
+        if isinstance(error, Exception | EndedBySignal):
             error = limit_reached(error) or error
             self.failed(error, exit_code=exit_code_of(error))
 
@@ -113,19 +113,16 @@ class RunReport:
             if task.status is TaskStatus.DONE and not self._brief:
                 load_summary.show_target(self._terminal, self._journal, task, steps)
 
-    def dry_run_finished(self, outcome: DryRunResult, *, exit_code: int) -> None:
+    def dry_run_finished(self, outcome: DryRunResult) -> None:
         """Report the outcome of a dry run."""
         self._close_display()
         self.rejected(outcome.rejects)
-        fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
-        fields |= {"to_delete": list(outcome.to_delete)}
         if outcome.broken is not None:
-            fields["detail"] = in_message(str(outcome.broken))
-            self._events.emit("error", {"message": fields["detail"], "exit_code": exit_code})
-        estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
-        self._events.emit("summary", {"exit_code": exit_code, "seconds": total(self._seconds())} | fields | estimate)
-        if self._is_wanted(exit_code):
-            load_summary.show_dry_run(self._terminal, outcome, exit_code=exit_code)
+            self._events.error(str(outcome.broken), exit_code=outcome.exit_code)
+        ending = {"exit_code": outcome.exit_code, "seconds": total(self._seconds())}
+        self._events.emit("summary", ending | outcome.as_json())
+        if self._is_wanted(outcome.exit_code):
+            load_summary.show_dry_run(self._terminal, outcome)
 
     def verified(self, outcome: Verification) -> None:
         """Report the result of reading everything back."""
@@ -133,17 +130,23 @@ class RunReport:
         self._events.emit("verification", outcome.as_json())
         load_summary.show_verification(self._terminal, self._journal, outcome)
 
-    def nothing_to_do(self, task: Task | None, *, exit_code: int, skipped: str | None) -> None:
-        """Report that a task needed no work, or why it was skipped."""
-        steps = self._end(task, exit_code=exit_code, detail=skipped)
-        if not self._is_wanted(exit_code):
-            return
-        if skipped is not None:
-            self._terminal.print(f"nothing was done: {skipped}")
-        elif task is not None:
-            load_summary.show_earlier_end(self._terminal, task, steps, exit_code=exit_code)
+    def ended(self, opened: OpenedTask, *, exit_code: int) -> None:
+        """Report the end of a task, that it waits for a worker, or why it needed no work."""
+        task = opened.task
+        if task is not None and opened.queued:
+            self._queued(task)
+        elif task is not None and opened.ran:
+            self.finished(task, exit_code=exit_code)
+        else:
+            steps = self._end(task, exit_code=exit_code, detail=opened.skipped)
+            if not self._is_wanted(exit_code):
+                return
+            if opened.skipped is not None:
+                self._terminal.print(f"nothing was done: {opened.skipped}")
+            elif task is not None:
+                load_summary.show_earlier_end(self._terminal, task, steps, exit_code=exit_code)
 
-    def queued(self, task: Task) -> None:
+    def _queued(self, task: Task) -> None:
         """Report that a task waits for a worker; scripts read its id from stdout."""
         self._close_display()
         self._events.task(task, running=False)

@@ -80,9 +80,9 @@ def show_target(terminal: Terminal, journal: Journal, task: Task, steps: Sequenc
         terminal.print_command(step.command)
 
 
-def show_dry_run(terminal: Terminal, outcome: DryRunResult, *, exit_code: int) -> None:
+def show_dry_run(terminal: Terminal, outcome: DryRunResult) -> None:
     """Show the outcome of a dry run."""
-    level = _level(exit_code)
+    level = _level(outcome.exit_code)
     counts = _counts(outcome.counts, level)
     if outcome.compared:
         estimate = f"; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"

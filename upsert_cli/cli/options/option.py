@@ -9,33 +9,30 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.display.invocation import Events, Invocation
 from upsert_cli.cli.display.streams import require_stdout
-from upsert_cli.cli.display.terminal import Terminal
-from upsert_cli.cli.options.help_format import COMMON, OWN
 from upsert_cli.cli.options.param_types import unicode_text
-from upsert_cli.cli.options.settings import CHOICE_OF_FILE, as_typed, fallback_of, setting_of
-from upsert_cli.paths import state_folder
-from upsert_cli.report.printed_commands import PrintedCommands, remember
+from upsert_cli.cli.options.settings import as_typed, fallback_of, setting_of
+from upsert_cli.report.printed_commands import remember
 from upsert_cli.settings import split_list
 
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
 
-Command: TypeAlias = Callable[..., None]
-Decorator: TypeAlias = Callable[..., Command]
+OWN = "Options"  # the heading of options that have no other one
+
+Function: TypeAlias = Callable[..., None]
+Decorator: TypeAlias = Callable[..., Function]
 
 
 class Option(click.Option):
     """An option that a variable or a settings file may also set; see `fallback_of` for those of other commands."""
 
-    def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
+    def __init__(self, *args: Any, heading: str = OWN, **attributes: Any) -> None:
         """Make an option that stands under a heading in the help."""
         super().__init__(*args, **attributes)
         self.heading = heading
@@ -120,7 +117,7 @@ class Option(click.Option):
 def option(*names: str, **attributes: Any) -> Decorator:
     """Return a decorator that adds an option; `under` gives it a heading."""
 
-    def decorate(command: Command, *, heading: str = OWN) -> Command:
+    def decorate(command: Function, *, heading: str = OWN) -> Function:
         return click.option(*names, cls=Option, heading=heading, **attributes)(command)
 
     return decorate
@@ -134,76 +131,12 @@ def under(heading: str, *options: Decorator) -> Iterator[Decorator]:
 def all_of(options: Iterable[Decorator]) -> Decorator:
     """Return a decorator that adds several options in their order."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Function) -> Function:
         for decorator in reversed(list(options)):
             command = decorator(command)
         return command
 
     return decorate
-
-
-def _common(*names: str, **attributes: Any) -> Decorator:
-    """Return an option of every command, whose variable names no command."""
-    variable = f"UPSERT_CLI_{names[-1].removeprefix('--').upper()}"
-    return functools.partial(option(*names, envvar=variable, **attributes), heading=COMMON)
-
-
-_COMMON = (
-    _common(
-        "--journal",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=state_folder,
-        show_default="the user's state folder",
-        metavar="DIR",
-        help="The journal.",
-    ),
-    _common(
-        "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
-        is_eager=True,
-        metavar="FILE",
-        help="Read settings from FILE, not the usual files.",
-    ),
-    _common("--profile", is_eager=True, metavar="NAME", help="Prefer the settings under [profile.NAME]."),
-    _common("-q", "--quiet", is_flag=True, help="Print nothing on success, a report on failure."),
-    _common("-v", "--verbose", is_flag=True, help="Show tracebacks and messages of libraries."),
-    _common(
-        "--color",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        show_default=False,
-        help="When to color messages; NO_COLOR is honored.",
-    ),
-    _common(
-        "--progress",
-        type=click.Choice(["auto", "bar", "plain", "none"]),
-        default="auto",
-        show_default=False,
-        metavar="KIND",
-        help="Progress: auto, bar, plain (for logs) or none.",
-    ),
-)
-
-
-def common_options(command: Command) -> Command:
-    """Add the options that every command takes, and pass the command an `Invocation` in their place."""
-
-    @functools.wraps(command)
-    def wrapped(**options: Any) -> None:
-        for name in CHOICE_OF_FILE:
-            options.pop(name)
-        folder: Path | None = options.pop("journal")
-        ctx = click.get_current_context()
-        shown = {name: options.pop(name) for name in ("quiet", "verbose", "color", "progress")}
-        terminal = Terminal(**shown, printed=PrintedCommands.typed_in(ctx))
-        events = Events(terminal, wanted=bool(options.get("json")))
-        session = ctx.find_root().obj = Invocation(folder, terminal, events)
-        try:
-            command(session, **options)
-        finally:
-            session.show_warnings()
-
-    return all_of(_COMMON)(wrapped)
 
 
 def json_option(text: str) -> Decorator:

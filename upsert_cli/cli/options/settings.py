@@ -6,12 +6,12 @@ the table that an error has to name, and could not fall back from `[categories.r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from upsert_cli.cli.options.help_format import list_commands
 from upsert_cli.paths import expanded
 from upsert_cli.settings import Configuration, Setting, read_configuration
 
@@ -122,6 +122,21 @@ def key_of(param: click.Parameter) -> str:
 def is_common(param: click.Parameter) -> bool:
     """Tell whether every command takes an option; only then its variable does not name a command."""
     return isinstance(param.envvar, str)
+
+
+def list_commands(ctx: click.Context) -> list[str]:
+    """Return the names of the commands of a group, in the order of the help; a command that is no group has none."""
+    return ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
+
+
+def commands_below(ctx: click.Context) -> Iterator[click.Context]:
+    """Yield a context for each command in and below a group, in the order of the help; a group itself has none."""
+    if not isinstance(ctx.command, click.Group):
+        yield ctx
+        return
+    for name in list_commands(ctx):
+        if (command := ctx.command.get_command(ctx, name)) is not None:
+            yield from commands_below(click.Context(command, info_name=name, parent=ctx))
 
 
 def path_of(ctx: click.Context) -> tuple[str, ...]:

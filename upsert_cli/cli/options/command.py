@@ -1,20 +1,28 @@
-"""The layout of `--help`: options and commands under headings, in two columns, and no line ends within a word.
+"""The classes of all commands and groups: their common options, their errors, and the layout of their `--help`.
 
-Measured against Click's own hooks, used here, cloup doubles the CPU of `--help`, and rich-click triples it.
+Options and commands stand under headings, in two columns, and no line ends within a word. Measured against Click's own
+hooks, used here, cloup doubles the CPU of `--help`, and rich-click triples it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from itertools import chain
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import click
 
-OWN = "Options"  # the heading of options that have no other one
+from upsert_cli.cli.display.invocation import Events, Invocation
+from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.options.option import OWN, Option
+from upsert_cli.paths import state_folder
+from upsert_cli.report.printed_commands import PrintedCommands
+
 COMMON = "Common options"
 TERM_CELLS = 25  # cells for an option and the name of its value; a longer one has a line of its own
+TYPED = f"{__name__}.typed"
+"""Where the context of a command that prints events is kept, with its arguments, in which an error finds --json."""
 
 _HYPHEN, _BLANK = "\ue000", "\ue001"  # of the private use area, so no help text contains them
 _WHOLE = 1_000  # characters, more than a summary has
@@ -58,29 +66,116 @@ class UnknownCommand(click.UsageError):
         self.name = name
 
 
-class SectionedCommand(click.Command):
-    """A command whose help has its options under headings, those that all commands take at the end."""
+def _common(*names: str, **attributes: Any) -> Option:
+    """Return an option of every command, whose variable names no command."""
+    variable = f"UPSERT_CLI_{names[-1].removeprefix('--').upper()}"
+    return Option(names, heading=COMMON, envvar=variable, **attributes)
+
+
+_COMMON_OPTIONS = (
+    _common(
+        "--journal",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=state_folder,
+        show_default="the user's state folder",
+        metavar="DIR",
+        help="The journal.",
+    ),
+    _common(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        is_eager=True,
+        metavar="FILE",
+        help="Read settings from FILE, not the usual files.",
+    ),
+    _common("--profile", is_eager=True, metavar="NAME", help="Prefer the settings under [profile.NAME]."),
+    _common("-q", "--quiet", is_flag=True, help="Print nothing on success, a report on failure."),
+    _common("-v", "--verbose", is_flag=True, help="Show tracebacks and messages of libraries."),
+    _common(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=False,
+        help="When to color messages; NO_COLOR is honored.",
+    ),
+    _common(
+        "--progress",
+        type=click.Choice(["auto", "bar", "plain", "none"]),
+        default="auto",
+        show_default=False,
+        metavar="KIND",
+        help="Progress: auto, bar, plain (for logs) or none.",
+    ),
+)
+_OF_TERMINAL = ("quiet", "verbose", "color", "progress")
+
+
+class Command(click.Command):
+    """A command with the common options, in whose place its function gets an `Invocation`.
+
+    The function returns the exit code, or None for 0. The help shows the common options at the end.
+    """
 
     context_class = HelpContext
 
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        params: list[click.Parameter] | None = None,
+        prints_events: bool = False,
+        **others: Any,
+    ) -> None:
+        """Make a command; with `prints_events`, --json prints events, the last one a summary, also after an error."""
+        super().__init__(name, params=[*(params or ()), *_COMMON_OPTIONS], **others)
+        self._prints_events = prints_events
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options; an error of Click's parser gets the context, so that its message names this command."""
+        if self._prints_events and not ctx.resilient_parsing:
+            ctx.meta[TYPED] = ctx, list(args)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
 
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command, and exit with its code."""
+        assert self.callback is not None  # noqa: S101  # every command has a function
+        common = {option.name for option in _COMMON_OPTIONS}
+        options = {name: value for name, value in ctx.params.items() if name not in common}
+        terminal = Terminal(**{name: ctx.params[name] for name in _OF_TERMINAL}, printed=PrintedCommands.typed_in(ctx))
+        events = Events(terminal, wanted=bool(options.get("json")))
+        if self._prints_events:
+            del options["json"]
+        session = ctx.find_root().obj = Invocation(ctx.params["journal"], terminal, events)
+        try:
+            code = ctx.invoke(self.callback, session, **options)
+        finally:
+            session.show_warnings()
+        ctx.exit(code or 0)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings, in the order in which they were declared."""
         _write(formatter, _option_sections(self, ctx, otherwise=COMMON))
 
 
-class SectionedGroup(click.Group):
+class Group(click.Group):
     """A group whose help has a whole sentence about each command."""
 
     context_class = HelpContext
-    command_class = SectionedCommand
+    command_class = Command
+
+    def __init__(self, *args: Any, alone: str | None = None, **attributes: Any) -> None:
+        """Make a group; `alone` names the command that it runs if it is given options alone."""
+        super().__init__(*args, **attributes)
+        self._alone = alone
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words after the group's name."""
+        is_own = args[:1] and (args[0] in ctx.help_option_names or not args[0].startswith("-"))
+        return super().parse_args(ctx, args if is_own or self._alone is None else [self._alone, *args])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -100,21 +195,6 @@ class SectionedGroup(click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, and then the options of the group itself."""
         _write(formatter, self.command_sections(ctx) | _option_sections(self, ctx, otherwise=OWN))
-
-
-def list_commands(ctx: click.Context) -> list[str]:
-    """Return the names of the commands of a group, in the order of the help; a command that is no group has none."""
-    return ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
-
-
-def commands_below(ctx: click.Context) -> Iterator[click.Context]:
-    """Yield a context for each command in and below a group, in the order of the help; a group itself has none."""
-    if not isinstance(ctx.command, click.Group):
-        yield ctx
-        return
-    for name in list_commands(ctx):
-        if (command := ctx.command.get_command(ctx, name)) is not None:
-            yield from commands_below(click.Context(command, info_name=name, parent=ctx))
 
 
 def _unbroken(text: str) -> str:

@@ -11,7 +11,7 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_pairs, print_table
 from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import all_of, json_option
-from upsert_cli.cli.options.shared_options import MODEL_OPTIONS, PRECISION_OPTION, model_options
+from upsert_cli.cli.options.shared_options import MODEL_OPTIONS, load_option, model_options
 from upsert_cli.embedding import require_precision
 from upsert_cli.embedding.embedder import PROBE_TEXT, Precision
 from upsert_cli.embedding.models import find_model, list_models, prefixes_of
@@ -71,7 +71,7 @@ def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
 
 @models.command()
 @all_of(MODEL_OPTIONS)
-@PRECISION_OPTION
+@load_option("precision")
 @json_option("Print the model as JSON.")
 def check(session: Invocation, *, model: str, precision: Precision, json: bool, **files: Any) -> None:
     """Load a model and show what it and this machine can do."""

@@ -12,8 +12,7 @@ import click
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, table_lines
 from upsert_cli.cli.options.command import Command
-from upsert_cli.cli.options.load_options import preview_options
-from upsert_cli.cli.options.load_request import parsed_options, refuse_contradictions
+from upsert_cli.cli.options.load_options import parsed_options, preview_options, refuse_contradictions
 from upsert_cli.text import ellipsis, safe, tab_separated
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def preview(
 
     found = preview_rows(
         sources,
-        parsed_options(session.terminal, options),
+        parsed_options(options, verbose=session.terminal.verbose),
         model_name=model,
         rows=limit,
         stdin=sys.stdin.buffer,

@@ -11,8 +11,8 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command
-from upsert_cli.cli.options.option import all_of, option
-from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, limit_options, task_argument
+from upsert_cli.cli.options.option import option
+from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, load_option, task_argument
 from upsert_cli.cli.run import run_and_report
 
 _FAILED_ONLY_HELP = (
@@ -25,7 +25,8 @@ _FAILED_ONLY_HELP = (
 @task_argument()
 @option("--from-start", is_flag=True, help="Read the sources again from the first row.")
 @option("--failed-only", is_flag=True, help=_FAILED_ONLY_HELP)
-@all_of(limit_options("as before", "as before"))
+@load_option("max_failures", show_default="as before")
+@load_option("max_delete", show_default="as before")
 @option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`.")
 @METRICS_OPTION
 @EVENTS_OPTION

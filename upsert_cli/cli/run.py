@@ -15,8 +15,7 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command, Group
-from upsert_cli.cli.options.load_options import load_options
-from upsert_cli.cli.options.load_request import load_request, refuse_contradictions
+from upsert_cli.cli.options.load_options import load_options, load_request, refuse_contradictions
 from upsert_cli.journal.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _run(session: Invocation, kind: Kind, options: dict[str, Any]) -> int:
         require_stdout()
     how = {name: options.pop(name) for name in ("if_running", "wait_timeout", "verify", "metrics_file")}
     dry_run, compare = options.pop("dry_run"), not options.pop("no_compare")
-    request = load_request(kind, session.terminal, **options)
+    request = load_request(kind, verbose=session.terminal.verbose, **options)
     return _dry_run(session, request, compare=compare) if dry_run else _load(session, request, **how)
 
 

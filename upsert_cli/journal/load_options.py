@@ -8,9 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.counts import Counts
-from upsert_cli.embedding.catalog import NO_MODEL
+from upsert_cli.embedding.catalog import NO_MODEL, POOLINGS
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
+from upsert_cli.journal.option_field import (
+    MAX_BATCH,
+    MAX_GPUS,
+    MAX_LIMIT,
+    MAX_RETRY_FOR,
+    MAX_THREADS,
+    MAX_TOKEN_BUDGET,
+    MAX_WORKERS,
+    MAX_WRITERS,
+    MIN_CHUNK_TOKENS,
+    option,
+)
 from upsert_cli.retry import RETRY_FOR
+from upsert_cli.sources.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from upsert_cli.documents.recipe import Recipe
@@ -24,112 +37,120 @@ Engine = Literal["local", "ray"]
 
 DEFAULT_MAX_DELETE = "20%"  # of the records in the scope
 
-_DECIDES = {"decides": True}  # marks a field on which the stored records depend; the others only say how to load
-_MAPS = {"maps": True} | _DECIDES  # marks a field that says how to read rows that are not in item form
-
-
-def flag(name: str) -> str:
-    """Return the command-line option that sets a field."""
-    return "--text-field" if name == "text_fields" else f"--{name.replace('_', '-')}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """The options of a load, parsed when its task is read from the journal."""
+    """The options of a load, parsed when its task is read from the journal.
 
-    format: str | None = field(default=None, metadata=_MAPS)
-    """A key of `formats.SUFFIXES`, which beats the suffixes of the sources."""
+    A field made by `option` is an option of `run`, whose name `flag` returns. Its text describes the field.
+    """
 
-    id_field: str | None = field(default=None, metadata=_MAPS)
-    id_from: IdFrom | None = field(default=None, metadata=_MAPS)
-    text_fields: tuple[str, ...] = field(default=("text",), metadata=_MAPS)
-    template: str | None = field(default=None, metadata=_MAPS)
-    metadata_fields: tuple[str, ...] | None = field(default=None, metadata=_MAPS)
-    vector_field: str | None = field(default=None, metadata=_MAPS)
-    keep_lists: bool = field(default=False, metadata=_MAPS)
-    limit: int | None = field(default=None, metadata=_DECIDES)
-    """The most rows to read, over all sources; None for all of them."""
+    format: str | None = option(
+        "Format: jsonl, csv, tsv (or .gz, .zst), parquet.",
+        maps=True,
+        metavar="FORMAT",
+        choices=tuple(SUFFIXES),
+        usually="by the suffix",
+    )
+    id_field: str | None = option("The id's field, in rows that are not items.", maps=True, metavar="PATH")
+    id_from: IdFrom | None = option("Make ids: FILENAME:ROW, or a hash of the row.", maps=True, choices=("row", "hash"))
+    text_fields: tuple[str, ...] = option(
+        "Fields with the text, dotted, joined by newlines; not repeated as metadata.",
+        ("text",),
+        maps=True,
+        metavar="PATH,...",
+        multiple=True,
+        usually="text",
+    )
+    template: str | None = option(r"Text made of fields: 'title: {title}\n{body}'.", maps=True, metavar="TEXT")
+    metadata_fields: tuple[str, ...] | None = option(
+        "Fields to store as metadata, dotted; may name the text's.",
+        maps=True,
+        metavar="PATH,...",
+        multiple=True,
+        usually="all but the document's",
+    )
+    vector_field: str | None = option(
+        "The field with an item's own vector.", maps=True, metavar="PATH", usually="vector"
+    )
+    keep_lists: bool = option("Store lists of one kind as lists, not JSON text.", False, maps=True)
+    limit: int | None = option("Read only the first N rows.", decides=True, within=(1, MAX_LIMIT))
+    """Over all sources."""
 
-    where: dict[str, Any] | None = field(default=None, metadata=_DECIDES)
-    """Chroma's filter on the metadata of the collections that are sources; None for all their records."""
-
-    keep_vectors: bool = field(default=False, metadata=_DECIDES)
-    """Whether the records of collections keep their vectors."""
-
-    refs_root: str | None = field(default=None, metadata=_DECIDES)
+    where: dict[str, Any] | None = option(
+        "Of a collection, read only the records of a filter.", decides=True, metavar="JSON"
+    )
+    keep_vectors: bool = option("Of a collection, copy the vectors; no model is used.", False, decides=True)
+    refs_root: str | None = option(
+        "Read the text of items without one from the files below DIR that they name.",
+        decides=True,
+        metavar="DIR",
+        folder=True,
+    )
     """Absolute."""
 
-    scope: str | None = field(default=None, metadata=_DECIDES)
+    scope: str | None = option(
+        "Name these records as a set for --delete-missing.", decides=True, metavar="NAME", usually="from the sources"
+    )
     """The scope that the records belong to, or None. A task that deletes always has one, derived from its sources
     unless the user named it."""
 
-    delete_missing: bool = field(default=False, metadata=_DECIDES)
-    """Whether to delete the records of the scope that the sources no longer hold."""
+    delete_missing: bool = option(
+        "After a load without rejects, delete the scope's records that the sources no longer have.", False, decides=True
+    )
+    max_delete: str = option(
+        "Refuse to delete more records.", DEFAULT_MAX_DELETE, metavar="N|N%", usually=DEFAULT_MAX_DELETE
+    )
+    """As `"10"` records or `"5%"` of the scope."""
 
-    max_delete: str = DEFAULT_MAX_DELETE
-    """How many of them at most, as `"10"` records or `"5%"` of the scope; more are refused."""
+    split: bool = option("Store a long text as chunks: ID#0, ID#1.", False, decides=True)
+    max_tokens: int | None = option(
+        "Tokens per chunk.", decides=True, within=(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET), usually="the model's limit"
+    )
+    overlap: int = option("Tokens shared by adjacent chunks.", 0, decides=True, within=(0, MAX_TOKEN_BUDGET))
+    average: bool = option("Also store an item's mean, as ID#average.", False, decides=True)
+    model_path: str | None = option("The folder with the model's files.", decides=True, metavar="DIR", folder=True)
+    pooling: Pooling | None = option(
+        "mean, cls, last-token or none, for a model of your own.",
+        decides=True,
+        metavar="KIND",
+        choices=POOLINGS,
+        usually="as the files say",
+    )
+    no_normalize: bool = option("Keep the lengths of such a model's vectors.", False, decides=True)
+    passage_prefix: str | None = option(
+        "Embed this before each document; not stored.", "", decides=True, metavar="TEXT", usually="by the model"
+    )
+    """Tasks of older versions have none. None, in a request alone: the one that the model asks for."""
 
-    split: bool = field(default=False, metadata=_DECIDES)
-    """Whether to store every item as chunks that the model reads whole."""
-
-    max_tokens: int | None = field(default=None, metadata=_DECIDES)
-    """Tokens in a chunk; None: as many as the model reads."""
-
-    overlap: int = field(default=0, metadata=_DECIDES)
-    """Tokens that a chunk repeats from the previous one."""
-
-    average: bool = field(default=False, metadata=_DECIDES)
-    """Whether to store the mean of an item's chunks as well."""
-
-    model_path: str | None = field(default=None, metadata=_DECIDES)
-    pooling: Pooling | None = field(default=None, metadata=_DECIDES)
-    """How a model that fastembed does not list makes one vector of its tokens'; None: as its files say."""
-
-    no_normalize: bool = field(default=False, metadata=_DECIDES)
-    """Whether the vectors of such a model keep their lengths."""
-
-    passage_prefix: str | None = field(default="", metadata=_DECIDES)
-    """Text before each document that is embedded. Tasks of older versions have none. None, in a request alone: the one
-    that the model asks for."""
-
-    query_prefix: str | None = field(default="", metadata=_DECIDES)
-    """The same for the search texts of the collection."""
-
-    offline: bool = False
-    batch_size: int | None = None
-    """Items in a write; None: adapted to the measured speed."""
-
-    threads: int | None = None
-    """Micro-batches to embed at the same time; None: one per processor."""
-
-    token_budget: int | None = None
-    """Padded tokens in a micro-batch; None: the number that was measured to be fastest."""
-
-    precision: Precision = "fp32"
+    query_prefix: str | None = option(
+        "`query` embeds this before its text.", "", decides=True, metavar="TEXT", usually="by the model"
+    )
+    offline: bool = option("Never look for the model on the network.", False)
+    batch_size: int | None = option("Items per write.", within=(1, MAX_BATCH), usually="by measured speed")
+    threads: int | None = option("Threads that embed.", within=(1, MAX_THREADS), usually="one per processor")
+    token_budget: int | None = option("Padded tokens per call.", within=(1, MAX_TOKEN_BUDGET), usually="by device")
+    precision: Precision = option(
+        "Precision of the model; bf16 is faster on some processors.", "fp32", choices=("fp32", "bf16")
+    )
     """Of the model's products; the vectors of both are comparable."""
 
-    device: Device = "cpu"
-    writers: int = 1
-    """Concurrent writes; more than one only helps with a server."""
+    device: Device = option("Where to embed; cuda needs onnxruntime-gpu.", "cpu", choices=("cpu", "cuda"))
+    writers: int = option("Concurrent writes to a server.", 1, within=(1, MAX_WRITERS))
+    retry_for: float = option("Retry failed requests this long.", RETRY_FOR, metavar="SECS", within=(0, MAX_RETRY_FOR))
+    """Seconds."""
 
-    retry_for: float = RETRY_FOR
-    """How long to keep retrying failed server requests, in seconds."""
+    engine: Engine = option("Load here, or on a Ray cluster.", "local", decides=True, choices=("local", "ray"))
+    """The two keep different files, so a task keeps its engine."""
 
-    engine: Engine = field(default="local", metadata=_DECIDES)
-    """What runs the load. The two keep different files, so a task keeps its engine."""
+    ray_address: str = option("The cluster: auto, local or HOST:PORT.", "auto", metavar="ADDRESS")
+    workers: int | None = option("Worker processes.", within=(1, MAX_WORKERS), usually="one per machine")
+    num_gpus_per_worker: float = option("GPUs per worker, for --device cuda.", 0.0, metavar="X", within=(0, MAX_GPUS))
+    force: bool = option("Embed and write unchanged items too.", False)
+    max_failures: str | None = option("Fail beyond N rejects.", metavar="N|N%", usually="no limit")
+    """`"10"` items or `"5%"` of the items read."""
 
-    ray_address: str = "auto"
-    """`auto`, `local` or `HOST:PORT`."""
-
-    workers: int | None = None
-    """Processes that load at the same time; None: one per machine of the cluster."""
-
-    num_gpus_per_worker: float = 0.0
-    force: bool = False
-    max_failures: str | None = None
-    """`"10"` items or `"5%"` of the items read; None: no limit."""
-
-    strict: bool = False
+    strict: bool = option("Exit with 1, not 3, if an item was rejected.", False)
     verbose: bool = False
 
     recorded: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
@@ -216,7 +237,7 @@ class LoadOptions:
         return tuple(
             each.name
             for each in fields(self)
-            if "decides" in each.metadata and getattr(self, each.name) != getattr(other, each.name)
+            if each.metadata.get("decides") and getattr(self, each.name) != getattr(other, each.name)
         )
 
     def changed(self) -> dict[str, Any]:
@@ -247,7 +268,10 @@ class LoadOptions:
 
 _NAMES = tuple(each.name for each in fields(LoadOptions) if each.name != "recorded")
 _DEFAULTS = LoadOptions()
-MAPPING = tuple(each.name for each in fields(LoadOptions) if "maps" in each.metadata)
+OPTIONS = {each.name: each for each in fields(LoadOptions) if "help" in each.metadata}
+"""The fields that are options of the command line, by name."""
+
+MAPPING = tuple(name for name, each in OPTIONS.items() if each.metadata["maps"])
 """The options that say how to read rows that are not in item form."""
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.errors import Refusal, UsageFault, reason_of
-from upsert_cli.journal.load_options import MAPPING, LoadOptions, flag
+from upsert_cli.journal.load_options import MAPPING, OPTIONS, LoadOptions
+from upsert_cli.journal.option_field import flag
 from upsert_cli.packages import install_command, is_installed
 from upsert_cli.settings import parse_toml, split_list
-from upsert_cli.sources.formats import SUFFIXES
 from upsert_cli.store.address import is_server, require_collection_name
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ IfRunning = Literal["refuse", "wait", "skip"]
 _KEYS = {flag(name).removeprefix("--"): name for name in MAPPING}
 """The keys of a file of `--map`, which are the names of the options: `text-field` -> `text_fields`."""
 
-_LISTS = ("text_fields", "metadata_fields")
-_CHOICES = {"id_from": ("row", "hash"), "format": tuple(SUFFIXES)}
+_LISTS = tuple(name for name in MAPPING if OPTIONS[name].metadata.get("multiple"))
 INSTEAD = {"text_fields": "template", "template": "text_fields", "id_field": "id_from", "id_from": "id_field"}
 """Pairs of options that replace each other."""
 
@@ -144,14 +143,14 @@ def _checked(where: str, key: str, name: str, value: object) -> Any:
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             raise _invalid(where, f"`{key}` has to be a text or a list of texts")
         return _paths(f"{where}: `{key}`", listed)
-    if name == "keep_lists":
+    if OPTIONS[name].default is False:
         if not isinstance(value, bool):
             raise _invalid(where, f"`{key}` has to be true or false")
         return value
     if not isinstance(value, str) or not value:
         raise _invalid(where, f"`{key}` has to be a text")
-    if value not in _CHOICES.get(name, (value,)):
-        raise _invalid(where, f"`{key}` has to be one of {', '.join(_CHOICES[name])}")
+    if value not in (choices := OPTIONS[name].metadata.get("choices", (value,))):
+        raise _invalid(where, f"`{key}` has to be one of {', '.join(choices)}")
     return value
 
 

@@ -17,7 +17,8 @@ import click
 
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import UsageFault
-from upsert_cli.journal.load_options import LoadOptions, flag
+from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.option_field import flag
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.redaction import in_message
 from upsert_cli.sources.formats import SCHEME, is_collection

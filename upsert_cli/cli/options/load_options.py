@@ -1,65 +1,44 @@
-"""The options of a load, in groups; `restart` and `work` take some of them."""
+"""The options of `run` and `preview`: under their headings, refused if they contradict each other, made a request."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import click
+from click.core import ParameterSource
 
 from upsert_cli.cli.options.completions import files, task_ids
 from upsert_cli.cli.options.option import Decorator, all_of, json_option, option, under
-from upsert_cli.cli.options.param_types import chroma_filter, integer, new_task_id, number, ray_address, scope
+from upsert_cli.cli.options.param_types import integer, new_task_id, number
 from upsert_cli.cli.options.shared_options import (
     CHROMA_OPTION,
     EVENTS_OPTION,
     METRICS_OPTION,
     MODEL_OR_NONE_OPTIONS,
-    PRECISION_OPTION,
     collection_option,
-    limit_options,
+    load_option,
+    of_load,
 )
-from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE
-from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.formats import SUFFIXES
+from upsert_cli.embedding.catalog import embeds
+from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions
+from upsert_cli.journal.option_field import flag
+from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
+from upsert_cli.sources.formats import is_collection
 
-MAX_BATCH = 5_000  # rows; Chroma's own limit is slightly higher, and batches above 1,024 gain nothing
-MAX_THREADS = 256
 MAX_PREVIEW = 1_000  # rows, all of which are in memory
-MAX_LIMIT = 10**15  # rows; no file has as many, and all counters of rows hold it
-MAX_WORKERS = 10_000
-MAX_GPUS = 1_024.0
-MAX_TOKEN_BUDGET = 1 << 20
-MAX_WRITERS = 10  # Chroma Cloud allows 10 concurrent writes to a collection
-MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
-MIN_CHUNK_TOKENS = 8  # tokens; models put two or more around each text, and a character may have several
+
+_Given: TypeAlias = Callable[[str], Any]  # returns the value of an option by its name; None without it
+
+_REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
+_ORIGINS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+_ENVIRONMENT, _UNSET = 1, len(_ORIGINS)  # ranks, the strongest origin first
+
+_SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=files)
 
 _MAPPING_OPTIONS = (
-    option(
-        "--format",
-        type=click.Choice(list(SUFFIXES)),
-        metavar="FORMAT",
-        show_default="by the suffix",
-        help="Format: jsonl, csv, tsv (or .gz, .zst), parquet.",
-    ),
-    option("--id-field", metavar="PATH", help="The id's field, in rows that are not items."),
-    option("--id-from", type=click.Choice(["row", "hash"]), help="Make ids: FILENAME:ROW, or a hash of the row."),
-    option(
-        "--text-field",
-        multiple=True,
-        metavar="PATH,...",
-        show_default="text",
-        help="Fields with the text, dotted, joined by newlines; not repeated as metadata.",
-    ),
-    option("--template", metavar="TEXT", help=r"Text made of fields: 'title: {title}\n{body}'."),
-    option(
-        "--metadata-fields",
-        multiple=True,
-        metavar="PATH,...",
-        show_default="all but the document's",
-        help="Fields to store as metadata, dotted; may name the text's.",
-    ),
-    option("--vector-field", metavar="PATH", show_default="vector", help="The field with an item's own vector."),
-    option("--keep-lists", is_flag=True, default=None, help="Store lists of one kind as lists, not JSON text."),
+    *of_load(*MAPPING),
     option(
         "--map",
         "map_file",
@@ -68,106 +47,9 @@ _MAPPING_OPTIONS = (
         help="Read these options from a TOML file.",
     ),
 )
-
-_REFS_ROOT = option(
-    "--refs-root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Read the text of items without one from the files below DIR that they name.",
-)
-
-_PREFIX_OPTIONS = (
-    option(
-        "--passage-prefix",
-        metavar="TEXT",
-        show_default="by the model",
-        help="Embed this before each document; not stored.",
-    ),
-    option("--query-prefix", metavar="TEXT", show_default="by the model", help="`query` embeds this before its text."),
-)
-
-_COLLECTION_OPTIONS = (
-    option("--where", type=chroma_filter, metavar="JSON", help="Of a collection, read only the records of a filter."),
-    option("--keep-vectors", is_flag=True, help="Of a collection, copy the vectors; no model is used."),
-)
-
-_EMBEDDING_OPTIONS = (
-    PRECISION_OPTION,
-    option(
-        "--device",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
-        help="Where to embed; cuda needs onnxruntime-gpu.",
-    ),
-    option(
-        "--threads",
-        type=integer(1, MAX_THREADS),
-        metavar="N",
-        show_default="one per processor",
-        help="Threads that embed.",
-    ),
-    option(
-        "--token-budget",
-        type=integer(1, MAX_TOKEN_BUDGET),
-        metavar="N",
-        show_default="by device",
-        help="Padded tokens per call.",
-    ),
-)
-
-_LONG_TEXT_OPTIONS = (
-    option("--split", is_flag=True, help="Store a long text as chunks: ID#0, ID#1."),
-    option(
-        "--max-tokens",
-        type=integer(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET),
-        metavar="N",
-        show_default="the model's limit",
-        help="Tokens per chunk.",
-    ),
-    option(
-        "--overlap", type=integer(0, MAX_TOKEN_BUDGET), default=0, metavar="N", help="Tokens shared by adjacent chunks."
-    ),
-    option("--average", is_flag=True, help="Also store an item's mean, as ID#average."),
-)
-
-_SERVER_OPTIONS = (
-    option(
-        "--batch-size",
-        type=integer(1, MAX_BATCH),
-        metavar="N",
-        show_default="by measured speed",
-        help="Items per write.",
-    ),
-    option("--writers", type=integer(1, MAX_WRITERS), default=1, metavar="N", help="Concurrent writes to a server."),
-    option(
-        "--retry-for",
-        type=number(0, MAX_RETRY_FOR),
-        default=RETRY_FOR,
-        metavar="SECS",
-        help="Retry failed requests this long.",
-    ),
-)
-
-_RAY_OPTIONS = (
-    option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Load here, or on a Ray cluster."),
-    option(
-        "--ray-address",
-        type=ray_address,
-        default="auto",
-        metavar="ADDRESS",
-        help="The cluster: auto, local or HOST:PORT.",
-    ),
-    option(
-        "--workers", type=integer(1, MAX_WORKERS), metavar="N", show_default="one per machine", help="Worker processes."
-    ),
-    option(
-        "--num-gpus-per-worker",
-        type=number(0, MAX_GPUS),
-        default=0.0,
-        metavar="X",
-        help="GPUs per worker, for --device cuda.",
-    ),
-)
+_OTHER_INPUT_OPTIONS = of_load("refs_root", "where", "keep_vectors")
+_MODEL_OPTIONS = (*MODEL_OR_NONE_OPTIONS, *of_load("passage_prefix", "query_prefix"))
+_LONG_TEXT_OPTIONS = of_load("split", "max_tokens", "overlap", "average")
 
 _TASK_OPTIONS = (
     option(
@@ -187,43 +69,19 @@ _TASK_OPTIONS = (
     option("--dry-run", is_flag=True, help="Read, check and compare all, but write nothing."),
     option("--no-compare", is_flag=True, help="With --dry-run: use no collection and no model."),
     option("--verify", is_flag=True, help="Read everything back after the load."),
-    option("--force", is_flag=True, help="Embed and write unchanged items too."),
+    load_option("force"),
     option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`."),
 )
 
 
-_MAX_FAILURES, _MAX_DELETE = limit_options("no limit", DEFAULT_MAX_DELETE)
-
-_LIMIT_OPTIONS = (
-    _MAX_FAILURES,
-    option("--strict", is_flag=True, help="Exit with 1, not 3, if an item was rejected."),
-    option(
-        "--delete-missing",
-        is_flag=True,
-        help="After a load without rejects, delete the scope's records that the sources no longer have.",
-    ),
-    option(
-        "--scope",
-        type=scope,
-        metavar="NAME",
-        show_default="from the sources",
-        help="Name these records as a set for --delete-missing.",
-    ),
-    _MAX_DELETE,
-)
-
-
-_SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=files)
-
-
 def preview_options() -> Decorator:
     """Return a decorator for the sources of a preview and the options that decide what its records are."""
-    limit = option("--limit", type=integer(1, MAX_PREVIEW), default=3, metavar="N", help="Show the first N rows.")
+    limit = load_option("limit", type=integer(1, MAX_PREVIEW), default=3, help="Show the first N rows.")
     return all_of(
         [
             _SOURCES,
-            *under("Input", limit, *_MAPPING_OPTIONS, _REFS_ROOT, *_COLLECTION_OPTIONS),
-            *under("Model", *MODEL_OR_NONE_OPTIONS, *_PREFIX_OPTIONS),
+            *under("Input", limit, *_MAPPING_OPTIONS, *_OTHER_INPUT_OPTIONS),
+            *under("Model", *_MODEL_OPTIONS),
             *under("Long texts", *_LONG_TEXT_OPTIONS),
             *under("Output", json_option("Print one JSON object per line.")),
         ]
@@ -232,18 +90,139 @@ def preview_options() -> Decorator:
 
 def load_options(collection: str) -> Decorator:
     """Return a decorator for the sources and options of a load, given the default collection."""
-    limit = option("--limit", type=integer(1, MAX_LIMIT), metavar="N", help="Read only the first N rows.")
     return all_of(
         [
             _SOURCES,
             *under("Target", CHROMA_OPTION, collection_option("The collection to load into.", default=collection)),
-            *under("Input", *_MAPPING_OPTIONS, limit, _REFS_ROOT, *_COLLECTION_OPTIONS),
-            *under("Model", *MODEL_OR_NONE_OPTIONS, *_PREFIX_OPTIONS, *_EMBEDDING_OPTIONS),
+            *under("Input", *_MAPPING_OPTIONS, load_option("limit"), *_OTHER_INPUT_OPTIONS),
+            *under("Model", *_MODEL_OPTIONS, *of_load("precision", "device", "threads", "token_budget")),
             *under("Long texts", *_LONG_TEXT_OPTIONS),
             *under("Task", *_TASK_OPTIONS),
-            *under("Limits", *_LIMIT_OPTIONS),
-            *under("Writing and servers", *_SERVER_OPTIONS),
-            *under("Ray", *_RAY_OPTIONS),
+            *under("Limits", *of_load("max_failures", "strict", "delete_missing", "scope", "max_delete")),
+            *under("Writing and servers", *of_load("batch_size", "writers", "retry_for")),
+            *under("Ray", *of_load("engine", "ray_address", "workers", "num_gpus_per_worker")),
             *under("Output", EVENTS_OPTION, METRICS_OPTION),
         ]
     )
+
+
+def load_request(kind: Kind, *, sources: tuple[str, ...], verbose: bool, **options: Any) -> LoadRequest:
+    """Return the request for the options that say what to load.
+
+    Raises:
+        UsageFault: The mapping is not understood.
+    """
+    request = {name: options.pop(name) for name in _REQUEST_OPTIONS}
+    options["max_delete"] = options["max_delete"] or DEFAULT_MAX_DELETE
+    return LoadRequest(kind=kind, names=sources, options=parsed_options(options, verbose=verbose), **request)
+
+
+def parsed_options(options: dict[str, Any], *, verbose: bool) -> LoadOptions:
+    """Return the options that a load and its preview have in common, merged with the file of --map.
+
+    Raises:
+        UsageFault: The mapping is not understood.
+    """
+    given = _mapping_options(click.get_current_context(), options)
+    mapping = read_mapping(options.pop("map_file"), given)
+    folders = {name: _absolute(options[name]) for name in ("model_path", "refs_root")}
+    return LoadOptions(**options | mapping | folders, verbose=verbose)
+
+
+def refuse_contradictions(options: Mapping[str, Any]) -> None:
+    """Refuse options of `run` or `preview` that do not go together.
+
+    Raises:
+        UsageError: Two options contradict each other.
+    """
+    for message, applies in _CONTRADICTIONS.items():
+        if applies(options.get):
+            raise click.UsageError(message.format_map(options))
+
+
+def _has_collection(given: _Given) -> bool:
+    return any(map(is_collection, given("sources")))
+
+
+_CONTRADICTIONS: dict[str, Callable[[_Given], Any]] = {
+    "--pooling and --no-normalize go with --model-path.": (
+        lambda given: given("model_path") is None and (given("pooling") or given("no_normalize"))
+    ),
+    "--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.": (
+        lambda given: given("enqueue") and (given("dry_run") or given("verify"))
+    ),
+    "--no-compare goes with --dry-run; a load always compares, unless --force writes all.": (
+        lambda given: given("no_compare") and not given("dry_run")
+    ),
+    "--max-delete goes with --delete-missing, without which nothing is deleted.": (
+        lambda given: given("max_delete") is not None and not given("delete_missing")
+    ),
+    (
+        "--delete-missing deletes what the sources do not hold, and --limit leaves part of them unread; "
+        "choose one of them."
+    ): (lambda given: given("delete_missing") and given("limit") is not None),
+    "--delete-missing looks at the collection, which --no-compare leaves alone.": (
+        lambda given: given("delete_missing") and given("no_compare")
+    ),
+    "--workers and --num-gpus-per-worker go with --engine ray.": (
+        lambda given: given("engine") == "local" and (given("workers") or given("num_gpus_per_worker"))
+    ),
+    "--precision bf16 is for processors; --device cuda computes in fp32.": (
+        lambda given: given("device") == "cuda" and given("precision") == "bf16"
+    ),
+    "--max-tokens, --overlap and --average go with --split.": (
+        lambda given: not given("split") and (given("max_tokens") or given("overlap") or given("average"))
+    ),
+    "--split cuts texts by the tokens of a model, and --model none uses no model.": (
+        lambda given: given("split") and not embeds(given("model"))
+    ),
+    "--overlap {overlap} has to be less than --max-tokens {max_tokens}.": (
+        lambda given: given("max_tokens") is not None and given("overlap") >= given("max_tokens")
+    ),
+    "--where goes with a collection as a source, chroma:TARGET#COLLECTION.": (
+        lambda given: given("where") is not None and not _has_collection(given)
+    ),
+    "--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION.": (
+        lambda given: given("keep_vectors") and not _has_collection(given)
+    ),
+    "--keep-vectors copies records as they are, so it does not go with --split.": (
+        lambda given: given("keep_vectors") and given("split")
+    ),
+    "--keep-vectors copies the vectors and their model's name, so it goes without --model.": (
+        lambda given: given("keep_vectors") and embeds(given("model")) and _is_typed("model")
+    ),
+    "--model none embeds nothing; --keep-vectors copies the vectors of a collection.": (
+        lambda given: not embeds(given("model")) and not given("keep_vectors") and _has_collection(given)
+    ),
+}
+"""Messages for options that do not go together, each with the condition on the given options, in this order."""
+
+
+def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Take the mapping out of the options, without values that a stronger origin contradicts.
+
+    A settings file gives way to a typed --map, and an option to its alternative from a stronger origin: `--id-from` in
+    a file to `--id-field` on the command line.
+    """
+    params = {flag(name).removeprefix("--").replace("-", "_"): name for name in MAPPING}
+    given = {name: options.pop(param) for param, name in params.items() if param in options}
+    rank = {name: _rank(ctx, param) for param, name in params.items()}
+    weakest = _rank(ctx, "map_file") if options.get("map_file") is not None else _UNSET
+    return {
+        name: value
+        for name, value in given.items()
+        if rank[name] <= max(weakest, _ENVIRONMENT) and rank[name] <= rank.get(INSTEAD.get(name, ""), _UNSET)
+    }
+
+
+def _is_typed(name: str) -> bool:
+    return _rank(click.get_current_context(), name) == 0
+
+
+def _rank(ctx: click.Context, param: str) -> int:
+    source = ctx.get_parameter_source(param)
+    return _ORIGINS.index(source) if source in _ORIGINS else _UNSET
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from upsert_cli.cli.options.param_types import (
     MAX_WATCH_SECONDS,
     chroma_filter,
     chroma_target,
+    integer,
     number,
+    ray_address,
+    scope,
     share,
     task_id,
     unicode_text,
 )
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, POOLINGS, Pooling
-from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, Pooling
+from upsert_cli.journal.load_options import OPTIONS, LoadOptions
+from upsert_cli.journal.option_field import flag
 
 
 def task_argument(metavar: str = "TASK_ID", *, required: bool = True) -> Decorator:
@@ -45,15 +50,43 @@ def watch_option(text: str, *, seconds: float) -> Decorator:
     return option("--watch", is_flag=False, flag_value=seconds, type=kind, metavar="[SECS]", help=text)
 
 
-def limit_options(default_failures: str, default_deletions: str) -> tuple[Decorator, Decorator]:
-    """Return the options for the limits of a load, given their defaults in words."""
-    failures = {"show_default": default_failures, "help": "Fail beyond N rejects."}
-    deletions = {"show_default": default_deletions, "help": "Refuse to delete more records."}
-    return (
-        option("--max-failures", type=share, metavar="N|N%", **failures),
-        option("--max-delete", type=share, metavar="N|N%", **deletions),
-    )
+def load_option(name: str, **changes: Any) -> Decorator:
+    """Return the option that sets a field of `LoadOptions`; `changes` are for another command than `run`."""
+    field, shown = OPTIONS[name], OPTIONS[name].metadata
+    attributes: dict[str, Any] = {name: shown.get(name) for name in ("help", "multiple")}
+    attributes["metavar"] = shown.get("metavar", "N" if "within" in shown else None)
+    attributes["type"] = _type_of(name, shown, is_whole=not isinstance(field.default, float))
+    if field.default is False:
+        # Where a file may have it too, a flag that is not given is neither true nor false.
+        attributes |= {"is_flag": True} | ({"default": None} if shown["maps"] else {})
+    elif "usually" in shown:
+        attributes["show_default"] = shown["usually"]
+    elif field.default is not None:
+        attributes["default"] = field.default
+    return option(flag(name), **attributes | changes)
 
+
+def _type_of(name: str, shown: Mapping[str, Any], *, is_whole: bool) -> Any:
+    if "choices" in shown:
+        return click.Choice(shown["choices"])
+    if "within" in shown:
+        return (integer if is_whole else number)(*shown["within"])
+    return click.Path(exists=True, file_okay=False, path_type=Path) if "folder" in shown else _PARSERS.get(name)
+
+
+def of_load(*names: str) -> tuple[Decorator, ...]:
+    """Return the options that set fields of `LoadOptions`."""
+    return tuple(map(load_option, names))
+
+
+_PARSERS = {
+    "where": chroma_filter,
+    "scope": scope,
+    "max_delete": share,
+    "max_failures": share,
+    "ray_address": ray_address,
+}
+"""The types of texts that mean more than themselves, by field."""
 
 CHROMA_OPTION = option(
     "--chroma",
@@ -65,9 +98,7 @@ CHROMA_OPTION = option(
     help="A folder, http(s)://host:port[/tenant/database], or `cloud`.",
 )
 
-WHERE_OPTION = option(
-    "--where", type=chroma_filter, metavar="JSON", help='A filter, such as \'{"year": {"$gte": 2024}}\'.'
-)
+WHERE_OPTION = load_option("where", help='A filter, such as \'{"year": {"$gte": 2024}}\'.')
 
 METRICS_OPTION = option(
     "--metrics-file",
@@ -78,40 +109,14 @@ METRICS_OPTION = option(
 
 EVENTS_OPTION = json_option("Print events as JSON lines, the last a summary.")
 
-PRECISION_OPTION = option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    help="Precision of the model; bf16 is faster on some processors.",
-)
-
-MODEL_FILES_OPTIONS = (
-    option(
-        "--model-path",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        metavar="DIR",
-        help="The folder with the model's files.",
-    ),
-    option("--offline", is_flag=True, help="Never look for the model on the network."),
-)
-
-_CUSTOM_OPTIONS = (
-    option(
-        "--pooling",
-        type=click.Choice(POOLINGS),
-        metavar="KIND",
-        show_default="as the files say",
-        help="mean, cls, last-token or none, for a model of your own.",
-    ),
-    option("--no-normalize", is_flag=True, help="Keep the lengths of such a model's vectors."),
-)
+MODEL_FILES_OPTIONS = of_load("model_path", "offline")
 
 _A_MODEL = "A dense text model; see `models list`. Any name with --model-path."
 
 
 def _model_options(text: str, **attributes: Any) -> tuple[Decorator, ...]:
     model = option("--model", **{"metavar": "NAME"} | attributes, shell_complete=completions.models, help=text)
-    return (model, *MODEL_FILES_OPTIONS, *_CUSTOM_OPTIONS)
+    return (model, *MODEL_FILES_OPTIONS, *of_load("pooling", "no_normalize"))
 
 
 MODEL_OPTIONS = _model_options(_A_MODEL, default=DEFAULT_MODEL)

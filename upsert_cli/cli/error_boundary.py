@@ -19,7 +19,6 @@ from upsert_cli.cli.options.settings import list_commands, setting_unchecked
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError, UsageFault
 from upsert_cli.journal.layout import LATEST
 from upsert_cli.limits import limit_reached
-from upsert_cli.report.printed_commands import PrintedCommands
 from upsert_cli.signals import EndedBySignal, die_by_signal
 from upsert_cli.text import nearest
 
@@ -139,7 +138,7 @@ def _wants_json(ctx: click.Context, args: list[str]) -> bool:
 
 def _terminal(ctx: click.Context) -> Terminal:
     session: Invocation | None = ctx.find_root().obj
-    return Terminal(printed=PrintedCommands.typed_in(ctx)) if session is None else session.terminal
+    return Terminal.of(ctx) if session is None else session.terminal
 
 
 # -- wrong command lines: a suggestion where the user's wish is clear, and none elsewhere -------------------------

@@ -14,7 +14,6 @@ from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, collection_argument
-from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import WRITTEN_FORMATS, format_name_of
 
 if TYPE_CHECKING:
@@ -71,25 +70,16 @@ def export(
         raise click.UsageError("--text-field and --vector-field have to name two fields.")
     from upsert_cli.cli.display.progress import ROWS_BAR, open_display
     from upsert_cli.documents.stored_items import ItemForm
-    from upsert_cli.store.address import require_collection_name
-    from upsert_cli.store.collection_source import StoredCollection
     from upsert_cli.verify.export import export as export_records
 
-    require_resources()
-    require_collection_name(collection)
     with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as session.display:
         outcome = export_records(
-            StoredCollection(
-                chroma=chroma,
-                collection=collection,
-                target=chroma,
-                where=where or None,
-                with_vectors=vectors,
-                joins_chunks=not vectors,
-            ),
+            chroma,
+            collection,
             file,
             format_name=format_name,
             form=ItemForm(text_field=text_field, vector_field=vector_field, with_vectors=vectors),
+            where=where,
             limit=limit,
             context=session,
         )

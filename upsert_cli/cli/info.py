@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import click
 
 from upsert_cli.cli.display.invocation import Invocation
-from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.display.tables import print_pairs, shown_time
 from upsert_cli.cli.display.task_text import next_steps, options_line
 from upsert_cli.cli.options.command import Command
@@ -30,7 +29,7 @@ FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
 @click.command(cls=Command)
 @task_argument()
 @json_option("Print the task as JSON; with --follow every change.")
-@option("--failed", is_flag=True, help="Print all rejected items as JSONL, to correct.")
+@json_option("Print all rejected items as JSONL, to correct.", name="--failed")
 @option("--follow", is_flag=True, help="Show the progress until the task has ended.")
 @option("--exit-status", is_flag=True, help="Exit with the code that the task stands for.")
 def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> int:
@@ -44,7 +43,6 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     task_id = journal.resolve(task_id)
     task, running = _follow(session, task_id, json=json) if follow else journal.with_runner(journal.find(task_id))
     if failed:
-        require_stdout()  # even if there is nothing to print
         for record in session.journal.rejects(task_id):
             session.print_json(record)
     elif json and not follow:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
 from array import array
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +13,7 @@ from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.completions import files
 from upsert_cli.cli.options.option import all_of, json_option, option
-from upsert_cli.cli.options.param_types import integer, unicode_text
+from upsert_cli.cli.options.param_types import integer, json_vector, unicode_text
 from upsert_cli.cli.options.shared_options import (
     CHROMA_OPTION,
     QUERY_MODEL_OPTIONS,
@@ -23,48 +21,14 @@ from upsert_cli.cli.options.shared_options import (
     collection_option,
     model_options,
 )
-from upsert_cli.errors import ItemError
 from upsert_cli.limits import require_resources
 
 if TYPE_CHECKING:
     from upsert_cli.verify.query import Nearest
 
 MAX_RECORDS = 1_000
-MAX_VECTOR_BYTES = 8 << 20  # bytes of JSON; the limit of a line of JSONL
 
 _COLUMNS = (Column("ID"), Column("DISTANCE", number=True), Column("DOCUMENT", widths=(60, 20)))
-
-
-_A_VECTOR = "a vector is a JSON list of numbers, such as '[0.12, -3.4]'"
-
-
-def json_vector(value: str) -> array[float]:
-    """Return a vector, given as a JSON list, the name of a file that holds one, or - for standard input."""
-    from upsert_cli.documents.recipe import checked_vector  # late: the help does not wait for it
-    from upsert_cli.sources.json_text import parse_plain
-
-    text, name = _read(value)
-    try:
-        return checked_vector(parse_plain(text.removeprefix(codecs.BOM_UTF8)), name)
-    except ValueError as error:
-        raise click.BadParameter(f"{name} is not JSON ({error}); {_A_VECTOR}") from error
-    except ItemError as error:
-        raise click.BadParameter(f"{error}; {_A_VECTOR}") from error
-
-
-def _read(value: str) -> tuple[bytes, str]:
-    """Return the JSON text of a vector and its name."""
-    if value.lstrip().startswith("["):
-        return value.encode(), "the vector"
-    try:
-        if value == "-":
-            return sys.stdin.buffer.read(MAX_VECTOR_BYTES), "standard input"
-        with Path(value).open("rb") as file:
-            return file.read(MAX_VECTOR_BYTES), value
-    except OSError as error:
-        raise click.BadParameter(
-            f"{value!r} cannot be read ({error.strerror}); name a file, or give a JSON list"
-        ) from error
 
 
 @click.command(cls=Command)

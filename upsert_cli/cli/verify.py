@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.load_summary import show_verification
 from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import all_of, json_option, option
@@ -98,9 +99,4 @@ def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
         for identifier in repaired.removed:
             terminal.info(f"removed from the queue that it blocked: {identifier}")
         terminal.info(f"{repaired.written:,} records written again")
-    if not outcome.found.wrong:
-        terminal.info(outcome.summary())
-        return
-    terminal.error(outcome.summary())
-    if (command := outcome.repair_command(session.journal)) is not None:
-        terminal.print_command(command, "to repair it")
+    show_verification(terminal, session.journal, outcome, examples=False)

@@ -19,7 +19,6 @@ from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.limits import require_resources
 from upsert_cli.load.queue_worker import claim_queued, run_queued, worst_exit_code
 from upsert_cli.signals import EndedBySignal, exit_code_of
 
@@ -49,7 +48,6 @@ def work(
     began = time.monotonic()
     ended: list[tuple[TaskStatus, int]] = []
     try:
-        require_resources()
         with closing(queued):
             for task, claim in queued:
                 ended.append(_run(session, task, claim, metrics_file))

@@ -21,6 +21,7 @@ from upsert_cli.errors import (
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.limits import require_resources
 from upsert_cli.load.load_context import Observer
 from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.resources import Resources
@@ -48,7 +49,9 @@ def claim_queued(
 
     Raises:
         EndedBySignal: A signal arrived between two tasks.
+        UpsertCliError: This process may not use the resources that a load needs.
     """
+    require_resources()
     ended = 0
     while max_tasks is None or ended < max_tasks:
         try:

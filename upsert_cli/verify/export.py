@@ -23,8 +23,10 @@ from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.embedding.models import prefixes_of
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of
+from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import item_writer
 from upsert_cli.sources.item import Item, Row, WrittenItem
+from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.collection_source import StoredCollection
 from upsert_cli.verify.collections import no_collection
 
@@ -119,28 +121,43 @@ class Export:
 
 
 def export(
-    collection: StoredCollection,
+    chroma: str,
+    name: str,
     file: Path,
     *,
     format_name: str,
     form: ItemForm,
+    where: dict[str, Any] | None,
     limit: int | None,
     context: RunContext,
 ) -> Export:
     """Write the records of a collection to a file, which keeps its content until the new one is complete.
 
     Args:
-        collection: The collection, with the filter and the vectors that are wanted.
+        chroma: The target.
+        name: The name of the collection.
         file: The file, or `-` for standard output.
         format_name: One of `WRITTEN_FORMATS`.
         form: Where documents and vectors stand in the items.
+        where: Chroma's filter on the metadata; None or empty for all records.
         limit: The most records to read; None for all of them.
         context: Checked between records, and shows the progress.
 
     Raises:
-        UpsertCliError: There is no such collection, or the file cannot be written.
+        UsageFault: No collection could have that name.
+        UpsertCliError: There is no such collection, the file cannot be written, or a resource is lacking.
         Refusal: The records do not fit the form; nothing was written.
     """
+    require_resources()
+    require_collection_name(name)
+    collection = StoredCollection(
+        chroma=chroma,
+        collection=name,
+        target=chroma,
+        where=where or None,
+        with_vectors=form.with_vectors,
+        joins_chunks=not form.with_vectors,
+    )
     location = collection.location()
     if (info := location.describe()) is None:
         known = [one.name for one, _ in location.list_collections()]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +17,6 @@ from upsert_cli.cli.display.task_text import NextStep, next_steps, sources_in_sh
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
-from upsert_cli.redaction import in_message
 from upsert_cli.report.github import append_summary
 from upsert_cli.report.prometheus import write_metrics
 from upsert_cli.signals import EndedBySignal, exit_code_of
@@ -69,7 +67,7 @@ class RunReport:
     def __enter__(self) -> RunReport:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._close_display()
         if isinstance(error, Exception | EndedBySignal):
             error = limit_reached(error) or error
@@ -128,7 +126,7 @@ class RunReport:
         """Report the result of reading everything back."""
         self._close_display()
         self._events.emit("verification", outcome.as_json())
-        load_summary.show_verification(self._terminal, self._journal, outcome)
+        load_summary.show_verification(self._terminal, self._journal, outcome, examples=True)
 
     def ended(self, opened: OpenedTask, *, exit_code: int) -> None:
         """Report the end of a task, that it waits for a worker, or why it needed no work."""
@@ -162,7 +160,7 @@ class RunReport:
         with suppress(UpsertCliError):  # an unreadable journal must not hide the first error
             task = self._journal.find(self._task.id) if self._task is not None else None
         self._events.error(str(error), exit_code=exit_code)
-        steps = self._end(task, exit_code=exit_code, detail=in_message(str(error)))
+        steps = self._end(task, exit_code=exit_code, detail=str(error))
         if task is not None:
             load_summary.show_failure(self._terminal, task, steps, exit_code=exit_code)
 

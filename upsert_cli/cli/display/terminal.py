@@ -55,6 +55,12 @@ class Terminal:
     is_terminal: bool = field(default_factory=lambda: sys.stderr.isatty())  # noqa: PLW0108  # the stream at that time
     """Whether stderr is a terminal; asked at first, since a frame redirects it."""
 
+    @classmethod
+    def of(cls, ctx: click.Context) -> Terminal:
+        """Return the terminal of a command, or of a command line that is too wrong to know the user's wishes."""
+        wishes = {name: ctx.params[name] for name in ("quiet", "verbose", "color", "progress") if name in ctx.params}
+        return cls(**wishes, printed=PrintedCommands.typed_in(ctx))
+
     def info(self, message: str) -> None:
         """Show a message, unless the user only wants failures."""
         if not self.quiet:

@@ -17,7 +17,6 @@ from upsert_cli.cli.display.invocation import Events, Invocation
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.option import OWN, Option
 from upsert_cli.paths import state_folder
-from upsert_cli.report.printed_commands import PrintedCommands
 
 COMMON = "Common options"
 TERM_CELLS = 25  # cells for an option and the name of its value; a longer one has a line of its own
@@ -107,7 +106,6 @@ _COMMON_OPTIONS = (
         help="Progress: auto, bar, plain (for logs) or none.",
     ),
 )
-_OF_TERMINAL = ("quiet", "verbose", "color", "progress")
 
 
 class Command(click.Command):
@@ -145,7 +143,7 @@ class Command(click.Command):
         assert self.callback is not None  # noqa: S101  # every command has a function
         common = {option.name for option in _COMMON_OPTIONS}
         options = {name: value for name, value in ctx.params.items() if name not in common}
-        terminal = Terminal(**{name: ctx.params[name] for name in _OF_TERMINAL}, printed=PrintedCommands.typed_in(ctx))
+        terminal = Terminal.of(ctx)
         events = Events(terminal, wanted=bool(options.get("json")))
         if self._prints_events:
             del options["json"]

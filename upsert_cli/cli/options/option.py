@@ -139,9 +139,9 @@ def all_of(options: Iterable[Decorator]) -> Decorator:
     return decorate
 
 
-def json_option(text: str) -> Decorator:
-    """Return the option for output that programs read."""
-    return option("--json", is_flag=True, callback=_require_stdout, help=text)
+def json_option(text: str, name: str = "--json") -> Decorator:
+    """Return an option for output that programs read."""
+    return option(name, is_flag=True, callback=_require_stdout, help=text)
 
 
 def _require_stdout(_ctx: click.Context, _param: click.Parameter, wanted: bool) -> bool:  # noqa: FBT001  # click's call

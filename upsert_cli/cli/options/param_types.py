@@ -5,22 +5,28 @@ A function raises `click.BadParameter`, to which Click adds the option.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
 import re
+import sys
+from array import array
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
 
-from upsert_cli.errors import UsageFault
+from upsert_cli.errors import ItemError, UsageFault
 from upsert_cli.journal.layout import LATEST, valid_task_id
 
 MAX_PERCENT = 100.0
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
 MAX_SCOPE = 128  # characters; every record of the scope stores them
+MAX_VECTOR_BYTES = 8 << 20  # bytes of JSON; the limit of a line of JSONL
+_A_VECTOR = "a vector is a JSON list of numbers, such as '[0.12, -3.4]'"
 _AGE = r"(\d{1,9})([smhdw])"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -145,3 +151,32 @@ def chroma_filter(value: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise click.BadParameter(f"{value!r} is not a JSON object; a filter looks like '{{\"year\": 2024}}'")
     return given
+
+
+def json_vector(value: str) -> array[float]:
+    """Return a vector, given as a JSON list, the name of a file that holds one, or - for standard input."""
+    from upsert_cli.documents.recipe import checked_vector  # late: the help does not wait for it
+    from upsert_cli.sources.json_text import parse_plain
+
+    text, name = _read_vector(value)
+    try:
+        return checked_vector(parse_plain(text.removeprefix(codecs.BOM_UTF8)), name)
+    except ValueError as error:
+        raise click.BadParameter(f"{name} is not JSON ({error}); {_A_VECTOR}") from error
+    except ItemError as error:
+        raise click.BadParameter(f"{error}; {_A_VECTOR}") from error
+
+
+def _read_vector(value: str) -> tuple[bytes, str]:
+    """Return the JSON text of a vector and its name."""
+    if value.lstrip().startswith("["):
+        return value.encode(), "the vector"
+    try:
+        if value == "-":
+            return sys.stdin.buffer.read(MAX_VECTOR_BYTES), "standard input"
+        with Path(value).open("rb") as file:
+            return file.read(MAX_VECTOR_BYTES), value
+    except OSError as error:
+        raise click.BadParameter(
+            f"{value!r} cannot be read ({error.strerror}); name a file, or give a JSON list"
+        ) from error

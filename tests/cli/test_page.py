@@ -101,7 +101,6 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
     record = _reject(1, object_id=HOSTILE, detail=HOSTILE, source=f"/x/{HOSTILE}", payload={HOSTILE: HOSTILE})
     page = render_page(
         _task(detail=HOSTILE, sources=(HOSTILE,), collection=HOSTILE, counts=Counts(read=1, failed=1)),
-        running=False,
         rejects=[record, _reject(2, line=HOSTILE)],
         course=Timeline(),
     )
@@ -111,7 +110,7 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
     assert "\u202e" not in page
     assert "{{ 7*7 }}" in html.unescape(page)
     assert "passw0rd" not in render_page(
-        _task(sources=("https://ann:passw0rd@example.org/a.jsonl",)), running=False, rejects=[], course=Timeline()
+        _task(sources=("https://ann:passw0rd@example.org/a.jsonl",)), rejects=[], course=Timeline()
     )
 
 
@@ -125,15 +124,13 @@ def test_a_page_names_the_next_commands(tiny: Terminal) -> None:
     for (_, command), code in zip(steps, (3, 0), strict=True):
         assert command.endswith("--journal own")
         tiny.type(command, expect=code)
-    assert 'id="next"' not in render_page(
-        _task(status=TaskStatus.REFUSED), running=False, rejects=[], course=Timeline()
-    )
+    assert 'id="next"' not in render_page(_task(status=TaskStatus.REFUSED), rejects=[], course=Timeline())
 
 
 def test_only_options_that_were_given_are_shown() -> None:
     """Defaults would hide the options of this load."""
     options = LoadOptions(force=True, text_fields=("title", "body"))
-    page = render_page(_task(options=options), running=False, rejects=[], course=Timeline())
+    page = render_page(_task(options=options), rejects=[], course=Timeline())
     shown = re.findall(r"<dt>([\w-]+)</dt>\s*<dd><code>", page)
     assert sorted(shown) == ["force", "from", "text-fields"]
 
@@ -142,9 +139,7 @@ def test_the_rejects_of_a_page_are_bounded() -> None:
     """A page of a load that rejected everything can still be opened, and says that there are more rejects."""
     failed = 3 * PAGE_REJECTS
     rejects = (_reject(row, payload={"text": "x" * 100_000}) for row in range(1, failed + 1))
-    page = render_page(
-        _task(counts=Counts(read=failed, failed=failed)), running=False, rejects=rejects, course=Timeline()
-    )
+    page = render_page(_task(counts=Counts(read=failed, failed=failed)), rejects=rejects, course=Timeline())
     assert page.count("<tr><td") == PAGE_REJECTS
     assert f"The first {PAGE_REJECTS:,} of {failed:,}" in page
     assert len(page) < 4_000_000
@@ -162,7 +157,7 @@ def test_the_rejects_of_a_page_are_bounded() -> None:
 )
 def test_a_task_in_any_state_has_a_page(status: TaskStatus, running: bool, told: str) -> None:
     """A task that has not started, runs or died has a page too."""
-    page = render_page(_task(status=status), running=running, rejects=[], course=Timeline())
+    page = render_page(_task(status=status, running=running), rejects=[], course=Timeline())
     assert re.search(rf'class="state \w+">{told}</span>', page)
 
 
@@ -225,7 +220,6 @@ def test_a_page_works_in_a_browser_from_a_file(browser: webdriver.Chrome, tmp_pa
     task = _task(detail=HOSTILE, sources=("/data/" + "deep/" * 60,), counts=Counts(read=100, inserted=69, failed=31))
     page = render_page(
         task,
-        running=False,
         rejects=rejects,
         course=Timeline(points=_course(0, 0, 60, 100)),
         steps=[("to query it", f"upsert-cli query x --chroma {'/deep' * 60}")],

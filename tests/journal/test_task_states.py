@@ -49,7 +49,7 @@ def test_a_record_keeps_the_options_of_its_version() -> None:
     task = Task.from_record(record)
     assert task.options == LoadOptions(text_fields=("title",))
     assert list(task.as_record()["options"].items()) == list(kept.items())
-    assert list(task.as_json(running=False)["options"].items()) == list(kept.items())
+    assert list(task.as_json()["options"].items()) == list(kept.items())
     limited = replace(task.options, max_failures="5")
     assert limited.as_json() == kept | {"max_failures": "5"}
 
@@ -138,12 +138,18 @@ def test_records_survive_json(task: Task) -> None:
     assert replace(back, detail=None, failed_items=()) == replace(task, detail=None, failed_items=())
     assert back.options.as_json() == task.options.as_json()
     json.dumps([back.detail, back.failed_items], ensure_ascii=False).encode()
-    json.dumps(task.as_json(running=False), ensure_ascii=False).encode()
+    json.dumps(task.as_json(), ensure_ascii=False).encode()
+
+
+def test_who_runs_a_task_is_not_recorded() -> None:
+    """The lease alone tells whether a process runs a task, so its record does not."""
+    assert make_task(running=True).as_record() == make_task().as_record()
+    assert not Task.from_record(make_task(running=True).as_record()).running
 
 
 def test_json_has_the_shape_of_the_contract() -> None:
     """The keys are in the order of the contract, with this tool's additions at the end."""
-    shown = make_task(rows=7, total=9, attempt=2, options=LoadOptions(force=True)).as_json(running=True)
+    shown = make_task(rows=7, total=9, attempt=2, running=True, options=LoadOptions(force=True)).as_json()
     assert ",".join(shown) == (
         "id,status,created_at,updated_at,started_at,finished_at,failed_items,detail,kind,collection,chroma,model,"
         "sources,attempt,running,stopped_by,progress,counts,converted,seconds,queued,attempts,options"

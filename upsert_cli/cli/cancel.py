@@ -35,8 +35,8 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
         time.sleep(WAIT_STEP)
         task = session.journal.find(task_id)
     if json:
-        task, running = session.journal.with_runner(task)
-        session.print_json(session.task_json(task, running=running))
+        task = session.journal.with_runner(task)
+        session.print_json(session.task_json(task))
     if task.status is TaskStatus.CANCELED:
         session.info(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
     elif task.status.is_final:

@@ -54,12 +54,10 @@ def list_collections(session: Invocation, *, chroma: str, json: bool) -> None:
 
 
 def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
-    task, running = (None, False) if summary.task is None else session.journal.with_runner(summary.task)
-    of_task = (
-        ("", "", "")
-        if task is None
-        else (task.id, task.shown_state(running=running), shown_time(task.finished_at or "", short=True))
-    )
+    of_task: tuple[str, ...] = ("", "", "")
+    if summary.task is not None:
+        task = session.journal.with_runner(summary.task)
+        of_task = (task.id, task.shown_state, shown_time(task.finished_at or "", short=True))
     return (summary.name, str(summary.records), str(summary.dimension or ""), *of_task, summary.model or "")
 
 

@@ -39,25 +39,21 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     """
     if follow and failed:
         raise click.UsageError("--failed prints the items rejected so far, so it does not go with --follow.")
-    journal = session.journal
-    task_id = journal.resolve(task_id)
-    task, running = _follow(session, task_id, json=json) if follow else journal.with_runner(journal.find(task_id))
+    task = session.task(task_id)
+    if follow:
+        task = _follow(session, task.id, json=json)
     if failed:
-        for record in session.journal.rejects(task_id):
+        for record in session.journal.rejects(task.id):
             session.print_json(record)
     elif json and not follow:
-        session.print_json(session.task_json(task, running=running))
+        session.print_json(session.task_json(task))
     elif not json:
-        print_pairs(_described(session, task, running=running), prose=_PROSE)
-    return _exit_code(task, running=running) if exit_status else 0
+        print_pairs(_described(session, task), prose=_PROSE)
+    return _exit_code(task) if exit_status else 0
 
 
-def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, bool]:
-    """Show the progress of a task until it has ended, or its runner has died and no worker will continue it.
-
-    Returns:
-        The task, and whether a process runs it.
-    """
+def _follow(session: Invocation, task_id: str, *, json: bool) -> Task:
+    """Show the progress of a task until it has ended, or died and no worker will continue it, and return it."""
     from upsert_cli.cli.display.progress import ROWS_BAR, open_display, progress_of
 
     shown: dict[str, object] = {}
@@ -66,19 +62,18 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
     try:
         with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
             while True:
-                task, running = session.journal.with_runner(session.journal.find(task_id))
-                if json and (now := session.task_json(task, running=running)) != shown:
+                task = session.journal.with_runner(session.journal.find(task_id))
+                if json and (now := session.task_json(task)) != shown:
                     shown = now
                     session.print_json(shown)
                 if task.status is TaskStatus.PROCESSING:
                     began = began or _began(task)
                     display.update(progress_of(task, began=began))
-                died = task.has_died(running=running)
-                if not (running or waits or task.status.is_final):
-                    _report_waiting(session, task, died=died)
-                if task.status.is_final or (died and not task.queued):
-                    return task, running
-                waits = waits or not running
+                if not (task.running or waits or task.status.is_final):
+                    _report_waiting(session, task)
+                if task.status.is_final or (task.has_died and not task.queued):
+                    return task
+                waits = waits or not task.running
                 sys.stdout.flush()
                 time.sleep(FOLLOW_SECONDS)
     except EndedBySignal as error:
@@ -91,25 +86,25 @@ def _began(task: Task) -> float:
     return time.monotonic() - task.load_seconds - since_checkpoint.total_seconds()
 
 
-def _report_waiting(session: Invocation, task: Task, *, died: bool) -> None:
+def _report_waiting(session: Invocation, task: Task) -> None:
     """Report why no process runs a task."""
-    if died:
+    if task.has_died:
         session.warning(f"the runner of task {task.id} died; {how_to_continue(task)}")
     else:
         session.info(f"task {task.id} waits to be run" + ("; `upsert-cli work` runs it" * task.queued))
 
 
-def _exit_code(task: Task, *, running: bool) -> int:
-    return UpsertCliError.exit_code if task.has_died(running=running) else task.exit_code
+def _exit_code(task: Task) -> int:
+    return UpsertCliError.exit_code if task.has_died else task.exit_code
 
 
-def _described(session: Invocation, task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+def _described(session: Invocation, task: Task) -> Iterable[tuple[str, str]]:
     task = session.terminal.printed.in_task(task)
     yield "task", task.id
-    yield "status", task.shown_state(running=running)
-    if task.status.is_final or task.has_died(running=running):
-        yield "exit code", str(_exit_code(task, running=running))
-    for step in next_steps(task, running=running):
+    yield "status", task.shown_state
+    if task.status.is_final or task.has_died:
+        yield "exit code", str(_exit_code(task))
+    for step in next_steps(task):
         yield "next", f"{step.label}: {session.terminal.printed.command(step.command)}"
     if task.detail is not None:
         yield "detail", task.detail
@@ -124,16 +119,16 @@ def _described(session: Invocation, task: Task, *, running: bool) -> Iterable[tu
     for name in ("created_at", "started_at", "finished_at", "updated_at"):
         if (moment := getattr(task, name)) is not None:
             yield name.removesuffix("_at"), shown_time(moment)
-    yield from _attempts(task, running=running)
+    yield from _attempts(task)
     for record in task.failed_items:
         yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
 
 
-def _attempts(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+def _attempts(task: Task) -> Iterable[tuple[str, str]]:
     yield "attempt", str(task.attempt)
     if len(task.attempts) > 1:
         for attempt in task.attempts:
-            is_running = running and attempt.attempt == task.attempt
+            is_running = task.running and attempt.attempt == task.attempt
             yield f"attempt {attempt.attempt}", _attempt_line(attempt, is_running=is_running)
     if task.seconds:
         of_which = f" (attempt {task.attempt})" if task.attempt > 1 else ""

@@ -34,9 +34,6 @@ _COLUMNS = (
     Column("SOURCES", order=3, widths=(12, 8), keep="end"),
 )
 
-Found = Sequence[tuple[Task, bool]]
-"""Tasks, each with whether a process runs it."""
-
 
 @click.command("list", cls=Command)
 @option("--offset", type=integer(0), default=0, metavar="N", help="Skip the newest N tasks.")
@@ -54,7 +51,7 @@ Found = Sequence[tuple[Task, bool]]
 def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
     """List the tasks, newest first."""
 
-    def find() -> Found:
+    def find() -> Sequence[Task]:
         return [session.journal.with_runner(task) for task in session.journal.list(statuses=status, **which)]
 
     if watch is not None:
@@ -69,23 +66,23 @@ def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: 
     _show_died(session, tasks)
 
 
-def _show(session: Invocation, tasks: Found, *, json: bool) -> None:
+def _show(session: Invocation, tasks: Sequence[Task], *, json: bool) -> None:
     if json:
-        session.print_json([session.task_json(task, running=running) for task, running in tasks])
+        session.print_json([session.task_json(task) for task in tasks])
     else:
         print_table(session.terminal, _COLUMNS, _rows(tasks))
 
 
-def _show_died(session: Invocation, tasks: Found) -> None:
+def _show_died(session: Invocation, tasks: Sequence[Task]) -> None:
     """Show the commands that continue the tasks that died."""
-    died = [task for task, running in tasks if task.has_died(running=running)]
+    died = [task for task in tasks if task.has_died]
     for task in died[:DIED_NAMED]:
         session.info(f"the runner of task {task.id} died; {how_to_continue(task)}")
     if (more := len(died) - DIED_NAMED) > 0:
         session.info(f"{more:,} more died; `upsert-cli list --status died` lists them")
 
 
-def _watch(session: Invocation, find: Callable[[], Found], *, json: bool, seconds: float) -> None:
+def _watch(session: Invocation, find: Callable[[], Sequence[Task]], *, json: bool, seconds: float) -> None:
     """Show the tasks every `seconds` until a signal arrives; on a terminal, each table replaces the previous one."""
     try:
         if json or not sys.stdout.isatty():
@@ -93,26 +90,25 @@ def _watch(session: Invocation, find: Callable[[], Found], *, json: bool, second
                 _show(session, find(), json=json)
                 sys.stdout.flush()
                 time.sleep(seconds)
-        tasks = find()
-        frame = Frame(session.terminal, lambda width: table_lines(_COLUMNS, _rows(tasks), width=width), stderr=False)
-        with frame:
+        rows = _rows(find())
+        with Frame(session.terminal, lambda width: table_lines(_COLUMNS, rows, width=width), stderr=False) as frame:
             while True:
                 frame.draw()
                 time.sleep(seconds)
-                tasks = find()
+                rows = _rows(find())
     except EndedBySignal as error:
         raise EndedBySignal(error.number, "while it was watching") from error
 
 
-def _rows(tasks: Found) -> list[tuple[str, ...]]:
-    return [_row(task, running=running) for task, running in tasks]
+def _rows(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
+    return [_row(task) for task in tasks]
 
 
-def _row(task: Task, *, running: bool) -> tuple[str, ...]:
+def _row(task: Task) -> tuple[str, ...]:
     total = "" if task.total is None or task.total == task.rows else f"/{task.total}"
     return (
         task.id,
-        task.shown_state(running=running),
+        task.shown_state,
         shown_time(task.created_at, short=True),
         f"{task.rows}{total}",
         str(task.counts.failed),

@@ -35,14 +35,12 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
     \b
     upsert-cli report nightly-2026-11-24 --html report.html
     """
-    task_id = session.journal.resolve(task_id)
-    task, running = session.journal.with_runner(session.journal.find(task_id))
+    task = session.task(task_id)
     page = render_page(
         task,
-        running=running,
-        rejects=session.journal.rejects(task_id),
-        course=read_timeline(session.journal.files(task_id).timeline),
-        steps=next_steps(task, running=running),
+        rejects=session.journal.rejects(task.id),
+        course=read_timeline(session.journal.files(task.id).timeline),
+        steps=next_steps(task),
         printed=session.terminal.printed,
     )
     if str(html) == "-":
@@ -55,4 +53,4 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
             message=f"{html} cannot be written ({reason_of(error)}); make room or access, or name another file with "
             "--html"
         ) from error
-    session.info(f"the page of task {task_id} is in {html}")
+    session.info(f"the page of task {task.id} is in {html}")

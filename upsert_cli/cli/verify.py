@@ -19,7 +19,7 @@ from upsert_cli.cli.options.shared_options import (
     task_argument,
 )
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.task import TaskStatus
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.verify.expected import Subject
@@ -62,9 +62,9 @@ def verify(
     try:
         require_resources()
         if task_id is not None:
-            task_id = session.journal.resolve(task_id)
-            _warn_of_missing_rows(session, task_id)
-            subject = Subject.of_task(session.journal, task_id)
+            task = session.task(task_id)
+            _warn_of_missing_rows(session, task)
+            subject = Subject.of_task(session.journal, task.id)
         else:
             subject = Subject.of_collection(session.journal, chroma, collection, options)
         outcome = (repair_subject if repair else verify_subject)(subject, context=session)
@@ -77,13 +77,11 @@ def verify(
     return outcome.exit_code
 
 
-def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
+def _warn_of_missing_rows(session: Invocation, task: Task) -> None:
     """Warn that the task has not loaded all rows yet, before rows are reported as missing."""
-    task, running = session.journal.with_runner(session.journal.find(task_id))
-    if running or task.status is TaskStatus.DONE:
+    if task.running or task.status is TaskStatus.DONE:
         return
-    died = task.has_died(running=running)
-    what = f"the runner of task {task.id} died" if died else f"task {task.id} is {task.shown_state(running=False)}"
+    what = f"the runner of task {task.id} died" if task.has_died else f"task {task.id} is {task.shown_state}"
     session.warning(f"{what}, so rows may be missing; {how_to_continue(task)}")
 
 

@@ -72,10 +72,11 @@ class Journal:
         self.layout.check_format()
         return self.table.resolve(name)
 
-    def with_runner(self, task: Task) -> tuple[Task, bool]:
-        """Return a task that was just found, and whether a process runs it; if it has ended in between, as it ended."""
-        running = not task.status.is_final and self.is_running(task.id)
-        return (self.find(task.id) if task.has_died(running=running) else task), running
+    def with_runner(self, task: Task) -> Task:
+        """Return a task that was just found, with whether a process runs it; if it has just ended, as it ended."""
+        if not task.status.is_final and self.is_running(task.id):
+            return replace(task, running=True)
+        return self.find(task.id) if task.has_died else task
 
     def list(
         self, *, offset: int = 0, limit: int = 100, statuses: Collection[str] = (), since: str | None = None
@@ -89,7 +90,9 @@ class Journal:
         found = self._readable(self.table.newest_first(*recorded))
         tasks = found if since is None else _created_since(found, since)
         if not recorded <= set(statuses):
-            tasks = (task for task in tasks if task.status in statuses or self._shown_state(task) in statuses)
+            tasks = (
+                task for task in tasks if task.status in statuses or self.with_runner(task).shown_state in statuses
+            )
         return [self._current(task) for task in itertools.islice(tasks, offset, offset + limit)]
 
     def newest_first(self) -> Iterator[Task]:
@@ -215,10 +218,6 @@ class Journal:
         except JournalDamaged as error:
             self._warn(str(error))
             return task.failed_items
-
-    def _shown_state(self, task: Task) -> str:
-        now, running = self.with_runner(task)
-        return now.shown_state(running=running)
 
     def _recorded(self, task_id: str) -> Task:
         return self._task(self.table.find(task_id))

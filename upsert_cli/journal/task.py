@@ -138,6 +138,9 @@ class Task:
 
     cancel_requested: bool = False
 
+    running: bool = field(default=False, compare=False)
+    """Whether a process runs it now; not recorded, and known only after `Journal.with_runner`."""
+
     @property
     def exit_code(self) -> int:
         """The exit code that stands for the state; 0 while nothing has gone wrong."""
@@ -194,7 +197,7 @@ class Task:
 
         A path that is not UTF-8 keeps the lone surrogates by which Python spells it, or it could not be opened later.
         """
-        record = {each.name: getattr(self, each.name) for each in fields(self)}
+        record = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "running"}
         return record | {
             "status": self.status.value,
             "failed_items": list(first_rejects(self.failed_items)),
@@ -233,7 +236,7 @@ class Task:
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a task: {type(error).__name__}: {error}") from error
 
-    def as_json(self, *, running: bool) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return the task as the command line prints it: keys in a fixed order, all text valid."""
         shown = {
             **{name: getattr(self, name) for name in ("id", "status", "created_at", "updated_at", "started_at")},
@@ -242,7 +245,7 @@ class Task:
             **{name: getattr(self, name) for name in ("detail", "kind", "collection", "chroma", "model")},
             "sources": self.sources,
             "attempt": self.attempt,
-            "running": running,
+            "running": self.running,
             "stopped_by": self.stopped_by,
             "progress": {"rows": self.rows, "total": self.total},
             "counts": self.counts.as_json(),
@@ -255,13 +258,15 @@ class Task:
         plain: dict[str, Any] = json.loads(valid_json(shown))
         return plain
 
-    def has_died(self, *, running: bool) -> bool:
-        """Check whether the task's runner died, given whether a process runs the task now."""
-        return self.status is TaskStatus.PROCESSING and not running
+    @property
+    def has_died(self) -> bool:
+        """Whether the task's runner died."""
+        return self.status is TaskStatus.PROCESSING and not self.running
 
-    def shown_state(self, *, running: bool) -> str:
-        """Return the state for people, given whether a process runs the task now; `SHOWN_STATES` has the other ones."""
-        if self.has_died(running=running):
+    @property
+    def shown_state(self) -> str:
+        """The state for people; `SHOWN_STATES` has those that no record has."""
+        if self.has_died:
             return DIED
         return STOPPED if self.status is TaskStatus.FAILED and self.stopped_by else self.status.value
 

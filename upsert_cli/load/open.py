@@ -241,7 +241,7 @@ def _refuse_unread(resources: Resources, claim: Claim) -> None:
         rest = resources.rows.after(Position.from_json(checkpoint.position))
         if next(iter(rest), None) is None:
             return
-    state = task.shown_state(running=False)  # this process has the claim
+    state = task.shown_state  # this process has the claim
     at_limit = task.options.exceeds_max_failures(task.counts.failed, task.counts.read, from_row=0)
     limit = " --max-failures 100%" if at_limit else ""
     raise Refusal(

@@ -47,7 +47,7 @@ def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wai
         Canceled: Another process canceled it.
         UpsertCliError: It failed or was refused, which its record says too.
     """
-    task = claim.begin()
+    task = replace(claim.begin(), running=True)
     context = LoadContext(claim, task, observer)
     with context.signals():
         attempt = _Attempt(claim, task, context)

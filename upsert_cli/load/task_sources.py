@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import Refusal
-from upsert_cli.journal.load_options import flag
+from upsert_cli.journal.option_field import flag
 from upsert_cli.journal.progress import Checkpoint
 from upsert_cli.journal.task import Task
 from upsert_cli.load.inputs import check_first_inputs, collections_for, fields_of, find_inputs, open_inputs

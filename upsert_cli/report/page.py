@@ -33,7 +33,6 @@ ITEM_CHARS = 2_000  # characters of a rejected item's JSON; the rejects file has
 def render_page(
     task: Task,
     *,
-    running: bool,
     rejects: Iterable[dict[str, Any]],
     course: Timeline,
     steps: Iterable[tuple[str, str]] = (),
@@ -43,7 +42,6 @@ def render_page(
 
     Args:
         task: The task.
-        running: Whether a process runs it.
         rejects: All of them.
         course: For the chart.
         steps: What to do next, each with its command.
@@ -58,8 +56,8 @@ def render_page(
             command=printed.command,
             steps=list(steps),
             whole_location=WHOLE_LOCATION,
-            state=_state(task, running=running),
-            tone=_tone(task, running=running),
+            state=_state(task),
+            tone=_tone(task),
             exit_code=task.exit_code if task.status.is_final else None,
             outcomes=OUTCOMES,
             chart=draw(course),
@@ -131,14 +129,14 @@ def _options(task: Task) -> list[tuple[str, str]]:
     return [(name.replace("_", "-"), value if isinstance(value, str) else safe_json(value)) for name, value in changed]
 
 
-def _state(task: Task, *, running: bool) -> str:
+def _state(task: Task) -> str:
     if task.status is TaskStatus.DONE and task.counts.failed:
         return f"done, {task.counts.failed:,} rejected"
-    return task.shown_state(running=running)
+    return task.shown_state
 
 
-def _tone(task: Task, *, running: bool) -> str:
-    if task.status in (TaskStatus.FAILED, TaskStatus.REFUSED) or task.has_died(running=running):
+def _tone(task: Task) -> str:
+    if task.status in (TaskStatus.FAILED, TaskStatus.REFUSED) or task.has_died:
         return "bad"
     if task.status is TaskStatus.DONE:
         return "mixed" if task.counts.failed else "good"

@@ -42,9 +42,9 @@ class Events:
             self.wanted = False
             self._terminal.warning(f"the JSON events cannot be written any more ({error})")
 
-    def task(self, task: Task, *, running: bool) -> None:
+    def task(self, task: Task) -> None:
         """Print the event of a task that starts or is queued."""
-        self.emit("task", self._printed.in_task(task).as_json(running=running))
+        self.emit("task", self._printed.in_task(task).as_json())
 
     def error(self, message: str, *, exit_code: int) -> None:
         """Print the event of the error that ended a command."""
@@ -56,7 +56,7 @@ class Events:
             reason = None if detail is None else self._printed.message(detail)
             fields: dict[str, Any] = {"id": None, "status": None, "detail": reason}
         else:
-            fields = self._printed.in_task(task).as_json(running=False)
+            fields = self._printed.in_task(task).as_json()
         self.emit("summary", {"exit_code": exit_code} | fields | {"seconds": fields.get("seconds") or total(seconds)})
 
 
@@ -108,9 +108,13 @@ class Invocation(RunContext):
         """Print the outcome of a command on stdout, as JSON on one line."""
         click.echo(safe_json(value))
 
-    def task_json(self, task: Task, *, running: bool) -> dict[str, Any]:
+    def task(self, task_id: str) -> Task:
+        """Return a task, given its id, the beginning of it or `latest`, with whether a process runs it."""
+        return self.journal.with_runner(self.journal.find(self.journal.resolve(task_id)))
+
+    def task_json(self, task: Task) -> dict[str, Any]:
         """Return a task as `--json` prints it."""
-        return self.terminal.printed.in_task(task).as_json(running=running)
+        return self.terminal.printed.in_task(task).as_json()
 
     def show_warnings(self) -> None:
         """Show the damage that the journal has found since the last time."""

@@ -78,7 +78,7 @@ class RunReport:
     def started(self, task: Task) -> None:
         """Report that an attempt begins."""
         self._task = task
-        self._events.task(task, running=True)
+        self._events.task(task)
         again = f", attempt {task.attempt}" if task.attempt > 1 else ""
         self.info(f"task {task.id}{again}: {sources_in_short(task)} -> collection {task.collection} in {task.chroma}")
 
@@ -147,7 +147,7 @@ class RunReport:
     def _queued(self, task: Task) -> None:
         """Report that a task waits for a worker; scripts read its id from stdout."""
         self._close_display()
-        self._events.task(task, running=False)
+        self._events.task(task)
         self._end(task, exit_code=0)
         if not self._events.wanted and not self._terminal.quiet:
             click.echo(task.id)

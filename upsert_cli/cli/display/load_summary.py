@@ -161,7 +161,7 @@ def _level(exit_code: int) -> Level:
 
 def _status(task: Task, level: Level) -> str | Colored:
     """Return the state in its color; --strict turns rejects into a failure, although the task is done."""
-    state = task.shown_state(running=False)
+    state = task.shown_state
     match task.status:
         case TaskStatus.DONE if level == "warning":
             return Colored(state, "green")

@@ -97,18 +97,17 @@ class NextStep(NamedTuple):
     command: str
 
 
-def next_steps(task: Task, *, running: bool = False, example: str = "", names_model: bool = True) -> list[NextStep]:
+def next_steps(task: Task, *, example: str = "", names_model: bool = True) -> list[NextStep]:
     """Return the next steps after a task in its present state; after a refusal, only its detail knows them.
 
     Args:
         task: The task.
-        running: Whether a process runs it.
         example: A loaded text, which a query may look for.
         names_model: Whether a query names the model, since the collection does not, or may not.
     """
     start = "upsert-cli work" if task.queued and not task.status.is_final else f"upsert-cli restart {task.id}"
     match task.status:
-        case TaskStatus.PROCESSING if running:
+        case TaskStatus.PROCESSING if task.running:
             return [NextStep("to see its progress", f"upsert-cli info {task.id} --follow")]
         case TaskStatus.PENDING:
             return [NextStep("to run it", start)]

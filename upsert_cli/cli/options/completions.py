@@ -91,6 +91,6 @@ def _different(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 
 
 def _about(journal: Journal, task: Task) -> str:
-    task, running = journal.with_runner(task)
-    about = f"{task.shown_state(running=running)}: {task.counts.read} rows into {safe(task.collection)}"
+    task = journal.with_runner(task)
+    about = f"{task.shown_state}: {task.counts.read} rows into {safe(task.collection)}"
     return about.replace(",", " ")  # the script for fish would cut it at a comma

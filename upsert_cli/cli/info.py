@@ -12,13 +12,12 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import print_pairs, shown_time
-from upsert_cli.cli.display.task_text import next_steps, options_line
+from upsert_cli.cli.display.task_text import how_to_continue, next_steps, options_line
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
-from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.signals import EndedBySignal
 from upsert_cli.text import counts_line, seconds_line
 

@@ -11,13 +11,13 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time, table_lines
+from upsert_cli.cli.display.task_text import how_to_continue
 from upsert_cli.cli.display.terminal import Frame
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer, moment
 from upsert_cli.cli.options.shared_options import watch_option
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
-from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.signals import EndedBySignal
 
 MAX_LIMIT = 1_000_000

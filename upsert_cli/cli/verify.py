@@ -9,6 +9,7 @@ import click
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_summary import show_verification
 from upsert_cli.cli.display.tables import Column, print_table
+from upsert_cli.cli.display.task_text import how_to_continue
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import all_of, json_option, option
 from upsert_cli.cli.options.shared_options import (
@@ -21,7 +22,6 @@ from upsert_cli.cli.options.shared_options import (
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
-from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.verify.expected import Subject
 from upsert_cli.verify.repair import repair as repair_subject
 from upsert_cli.verify.verification import Verification

@@ -77,9 +77,3 @@ def remember(ctx: click.Context, name: str, value: object) -> None:
     """Remember the typed value of an option that printed commands have to repeat; contexts share the memory."""
     if name in CARRIED:
         ctx.meta.setdefault(_TYPED, {})[name] = str(value)
-
-
-def how_to_continue(task: Task) -> str:
-    """Return the command that continues a task that no process runs; the next worker takes over a queued one."""
-    by_worker = task.queued and not task.status.is_final
-    return f"`upsert-cli {'work' if by_worker else f'restart {task.id}'}` continues it"

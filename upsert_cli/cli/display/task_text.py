@@ -97,6 +97,16 @@ class NextStep(NamedTuple):
     command: str
 
 
+def how_to_continue(task: Task) -> str:
+    """Return in words how to continue a task that no process runs."""
+    return f"`{_start(task)}` continues it"
+
+
+def _start(task: Task) -> str:
+    """Return the command that runs or continues a task; the next worker takes over a queued one."""
+    return "upsert-cli work" if task.queued and not task.status.is_final else f"upsert-cli restart {task.id}"
+
+
 def next_steps(task: Task, *, example: str = "", names_model: bool = True) -> list[NextStep]:
     """Return the next steps after a task in its present state; after a refusal, only its detail knows them.
 
@@ -105,7 +115,7 @@ def next_steps(task: Task, *, example: str = "", names_model: bool = True) -> li
         example: A loaded text, which a query may look for.
         names_model: Whether a query names the model, since the collection does not, or may not.
     """
-    start = "upsert-cli work" if task.queued and not task.status.is_final else f"upsert-cli restart {task.id}"
+    start = _start(task)
     match task.status:
         case TaskStatus.PROCESSING if task.running:
             return [NextStep("to see its progress", f"upsert-cli info {task.id} --follow")]

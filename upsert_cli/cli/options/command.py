@@ -42,14 +42,6 @@ class HelpFormatter(click.HelpFormatter):
         """Write paragraphs."""
         super().write_text(_unbroken(text))
 
-    def write_sections(self, sections: Sections) -> None:
-        """Write terms and their texts under headings; all sections share the width of the first column."""
-        terms = [term for term, _ in chain.from_iterable(sections.values()) if len(term) <= TERM_CELLS]
-        width = max(map(len, terms), default=0)
-        for heading, rows in sections.items():
-            with self.section(heading):
-                self.write_dl([(term.ljust(width), _unbroken(text)) for term, text in rows], col_max=width)
-
 
 class HelpContext(click.Context):
     """The context of a command whose help is laid out here."""
@@ -210,5 +202,9 @@ def _option_sections(command: click.Command, ctx: click.Context, *, otherwise: s
 
 
 def _write(formatter: click.HelpFormatter, sections: Sections) -> None:
-    assert isinstance(formatter, HelpFormatter)  # noqa: S101  # by the context's class
-    formatter.write_sections(sections)
+    """Write terms and their texts under headings; all sections share the width of the first column."""
+    terms = [term for term, _ in chain.from_iterable(sections.values()) if len(term) <= TERM_CELLS]
+    width = max(map(len, terms), default=0)
+    for heading, rows in sections.items():
+        with formatter.section(heading):
+            formatter.write_dl([(term.ljust(width), _unbroken(text)) for term, text in rows], col_max=width)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.cli.display.task_text import QUERIES, NextStep, described_load, to_query
+from upsert_cli.cli.display.task_text import QUERIES, NextStep, to_query
 from upsert_cli.cli.display.terminal import COLORS, Colored, Terminal
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
@@ -115,9 +115,24 @@ def show_verification(terminal: Terminal, journal: Journal, outcome: Verificatio
 
 
 def _describe_if_quiet(terminal: Terminal, task: Task, *, exit_code: int) -> None:
-    """Show the facts that with -q no earlier line has named."""
-    if terminal.quiet:
-        for name, value in described_load(task, exit_code=exit_code):
+    """Show the facts that with -q no earlier line has named, and that the reader of a cron email does not know."""
+    if not terminal.quiet:
+        return
+    import platform
+
+    facts = {
+        "exit code": str(exit_code),
+        "sources": " ".join(task.sources),
+        "target": f"collection {task.collection} in {task.chroma}",
+        "model": task.model,
+        "host": platform.node(),
+        "created": task.created_at,
+        "started": task.started_at,
+        "finished": task.finished_at,
+        "took": _time(task) if task.load_seconds else None,
+    }
+    for name, value in facts.items():
+        if value is not None:
             terminal.print(f"  {name:<9}  {value}")
 
 

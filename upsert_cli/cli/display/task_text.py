@@ -1,4 +1,4 @@
-"""Words for people about a task: its sources, its options, the facts about its load, and the commands that come next.
+"""Words for people about a task: its sources, its options, and the commands that come next.
 
 `PrintedCommands` completes the commands, so that they work when pasted.
 """
@@ -22,7 +22,6 @@ from upsert_cli.journal.option_field import flag
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.redaction import in_message
 from upsert_cli.sources.formats import SCHEME, is_collection
-from upsert_cli.text import time_taken
 
 TO_QUERY = "to query it"  # a label, like the next
 TO_QUERY_BY_VECTOR = "to query it by the vector in FILE"
@@ -56,24 +55,6 @@ def options_line(options: LoadOptions) -> str:
         words.append(flag(name))
         words += [] if value is True else [",".join(values)]
     return shlex.join(words)
-
-
-def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
-    """Yield the facts about a load that the reader of a cron email does not know from the command."""
-    import platform
-
-    yield "exit code", str(exit_code)
-    yield "sources", " ".join(task.sources)
-    yield "target", f"collection {task.collection} in {task.chroma}"
-    yield "model", task.model
-    yield "host", platform.node()
-    yield "created", task.created_at
-    if task.started_at is not None:
-        yield "started", task.started_at
-    if task.finished_at is not None:
-        yield "finished", task.finished_at
-    if task.load_seconds:
-        yield "took", time_taken(task.load_seconds, task.load_attempts)
 
 
 def by_status(statuses: Iterable[TaskStatus]) -> dict[str, int]:

@@ -137,6 +137,22 @@ def test_following_ends_with_a_dead_runner(terminal: Terminal) -> None:
     terminal.type("upsert-cli info none --follow", expect=1)
 
 
+def test_a_runner_that_dies_after_a_wait_is_reported(terminal: Terminal) -> None:
+    """A task that waited at first, and was run then, is still reported when its runner dies."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("t"))
+    process = terminal.start("upsert-cli info t --follow --json")
+    lines = _lines(process)
+    assert next(lines)["status"] == "pending"
+    claim = start(journal)
+    assert next(lines)["running"] is True
+    die(claim)
+    *_, last = lines
+    assert (last["status"], last["running"]) == ("processing", False)
+    assert process.stderr is not None
+    assert process.stderr.read().count("warning: the runner of task t died") == 1
+
+
 @pytest.mark.parametrize("status", [TaskStatus.FAILED, TaskStatus.PROCESSING])
 def test_each_attempt_is_shown(terminal: Terminal, status: TaskStatus) -> None:
     """A task that was run again shows each attempt with its start, its end, its counts and its seconds."""

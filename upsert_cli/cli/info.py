@@ -72,7 +72,7 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> Task:
                     _report_waiting(session, task)
                 if task.status.is_final or (task.has_died and not task.queued):
                     return task
-                waits = waits or not task.running
+                waits = not task.running
                 sys.stdout.flush()
                 time.sleep(FOLLOW_SECONDS)
     except EndedBySignal as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.catalog import NO_MODEL, POOLINGS
@@ -140,7 +140,7 @@ class LoadOptions:
     retry_for: float = option("Retry failed requests this long.", RETRY_FOR, metavar="SECS", within=(0, MAX_RETRY_FOR))
     """Seconds."""
 
-    engine: Engine = option("Load here, or on a Ray cluster.", "local", decides=True, choices=("local", "ray"))
+    engine: Engine = option("Load here, or on a Ray cluster.", "local", decides=True, choices=get_args(Engine))
     """The two keep different files, so a task keeps its engine."""
 
     ray_address: str = option("The cluster: auto, local or HOST:PORT.", "auto", metavar="ADDRESS")

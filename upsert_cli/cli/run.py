@@ -99,7 +99,13 @@ def _load(
 
 
 def run_and_report(
-    session: Invocation, opened: OpenedTask, report: RunReport, *, verify: bool = False, **waiting: Any
+    session: Invocation,
+    opened: OpenedTask,
+    report: RunReport,
+    *,
+    if_running: IfRunning = "refuse",
+    wait_until: float = -math.inf,
+    verify: bool = False,
 ) -> int:
     """Run a task if it needs to be run, report its end, and return its exit code.
 
@@ -107,8 +113,9 @@ def run_and_report(
         session: The journal and the outputs.
         opened: The task.
         report: Observes the run.
+        if_running: See `run_opened`, also for the next one.
+        wait_until: Monotonic seconds.
         verify: Whether to read everything back after the load.
-        waiting: See `run_opened`.
     """
     with opened.claim or nullcontext():
         if opened.claim is not None:
@@ -116,7 +123,13 @@ def run_and_report(
             from upsert_cli.load.run import run_opened
 
             opened = run_opened(
-                session.journal, opened, opened.claim, observer=report, load_in_units=load_on_ray, **waiting
+                session.journal,
+                opened,
+                opened.claim,
+                observer=report,
+                load_in_units=load_on_ray,
+                if_running=if_running,
+                wait_until=wait_until,
             )
         code = opened.exit_code
         if verify and opened.task is not None and opened.skipped is None:

@@ -12,6 +12,8 @@ from upsert_cli.cli.help import ALL_COMMANDS, environment_variables
 from upsert_cli.cli.options.option import Option
 from upsert_cli.cli.options.settings import commands_below
 from upsert_cli.cli.root import SECTIONS, cli
+from upsert_cli.journal.load_options import OPTIONS
+from upsert_cli.journal.option_field import flag
 
 ROOT = cli.make_context("upsert-cli", [], resilient_parsing=True)
 COMMANDS = {ctx.command_path.removeprefix("upsert-cli "): ctx for ctx in commands_below(ROOT)}
@@ -49,6 +51,12 @@ def _headings(text: str) -> list[str]:
 def test_the_options_of_a_load_are_grouped(terminal: Terminal, command: str) -> None:
     """The headings come in the order of a load, and the common options are last."""
     assert _headings(_help(terminal, command)) == RUN_HEADINGS
+
+
+def test_a_load_takes_every_option_that_its_task_keeps() -> None:
+    """No field of `LoadOptions` is left without a heading."""
+    taken = {name for param in COMMANDS["run"].command.params for name in param.opts}
+    assert set(map(flag, OPTIONS)) <= taken
 
 
 @pytest.mark.parametrize("command", COMMANDS)

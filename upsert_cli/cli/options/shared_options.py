@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,15 @@ from upsert_cli.cli.options.param_types import (
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, Pooling
 from upsert_cli.journal.load_options import OPTIONS, LoadOptions
 from upsert_cli.journal.option_field import flag
+
+_PARSERS = {
+    "where": chroma_filter,
+    "scope": scope,
+    "max_delete": share,
+    "max_failures": share,
+    "ray_address": ray_address,
+}
+"""The types of texts that mean more than themselves, by field."""
 
 
 def task_argument(metavar: str = "TASK_ID", *, required: bool = True) -> Decorator:
@@ -53,9 +61,12 @@ def watch_option(text: str, *, seconds: float) -> Decorator:
 def load_option(name: str, **changes: Any) -> Decorator:
     """Return the option that sets a field of `LoadOptions`; `changes` are for another command than `run`."""
     field, shown = OPTIONS[name], OPTIONS[name].metadata
-    attributes: dict[str, Any] = {name: shown.get(name) for name in ("help", "multiple")}
-    attributes["metavar"] = shown.get("metavar", "N" if "within" in shown else None)
-    attributes["type"] = _type_of(name, shown, is_whole=not isinstance(field.default, float))
+    attributes: dict[str, Any] = {
+        "help": shown["help"],
+        "metavar": shown.get("metavar", "N" if "within" in shown else None),
+        "multiple": shown.get("multiple", False),
+        "type": _type_of(name),
+    }
     if field.default is False:
         # Where a file may have it too, a flag that is not given is neither true nor false.
         attributes |= {"is_flag": True} | ({"default": None} if shown["maps"] else {})
@@ -66,11 +77,12 @@ def load_option(name: str, **changes: Any) -> Decorator:
     return option(flag(name), **attributes | changes)
 
 
-def _type_of(name: str, shown: Mapping[str, Any], *, is_whole: bool) -> Any:
+def _type_of(name: str) -> Any:
+    field, shown = OPTIONS[name], OPTIONS[name].metadata
     if "choices" in shown:
         return click.Choice(shown["choices"])
     if "within" in shown:
-        return (integer if is_whole else number)(*shown["within"])
+        return (number if isinstance(field.default, float) else integer)(*shown["within"])
     return click.Path(exists=True, file_okay=False, path_type=Path) if "folder" in shown else _PARSERS.get(name)
 
 
@@ -78,15 +90,6 @@ def of_load(*names: str) -> tuple[Decorator, ...]:
     """Return the options that set fields of `LoadOptions`."""
     return tuple(map(load_option, names))
 
-
-_PARSERS = {
-    "where": chroma_filter,
-    "scope": scope,
-    "max_delete": share,
-    "max_failures": share,
-    "ray_address": ray_address,
-}
-"""The types of texts that mean more than themselves, by field."""
 
 CHROMA_OPTION = option(
     "--chroma",

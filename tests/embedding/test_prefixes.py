@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from upsert_cli import embedding
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_PREFIXES, PREFIXES, GivenFolder, Prefixes
+from upsert_cli.embedding.embedder import load_model
 from upsert_cli.embedding.fastembed import load_token_counter
 from upsert_cli.embedding.models import find_model, list_models, prefixes_of
 
@@ -54,8 +54,8 @@ def test_each_text_reaches_the_model_after_its_prefix(tiny_model: Path, monkeypa
     from fastembed import TextEmbedding
 
     model = find_model(DEFAULT_MODEL, given=GivenFolder(path=tiny_model), prefixes=Prefixes("passage: ", "query: "))
-    embedder = embedding.load(model)
-    plain = embedding.load(find_model(DEFAULT_MODEL, given=GivenFolder(path=tiny_model), prefixes=NO_PREFIXES))
+    embedder = load_model(model)
+    plain = load_model(find_model(DEFAULT_MODEL, given=GivenFolder(path=tiny_model), prefixes=NO_PREFIXES))
     seen: list[tuple[str, list[str]]] = []
 
     def spied(name: str) -> Any:

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from tests.support.terminal import SAMPLES
-from upsert_cli import embedding
 from upsert_cli.documents.recipe import Recipe
-from upsert_cli.embedding.embedder import Effort, Embedder
+from upsert_cli.embedding.embedder import Effort, Embedder, load_model
 from upsert_cli.embedding.identity import Model
 from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.pipeline.batch import Batch
@@ -30,7 +29,7 @@ from upsert_cli.store.base import Comparison, Verdict
 @pytest.fixture(scope="module")
 def embedder(model: Model) -> Embedder:
     """Returns the real model."""
-    return embedding.load(model)
+    return load_model(model)
 
 
 def _batches(path: Path, rows: int) -> list[Batch]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
-from upsert_cli import embedding
 from upsert_cli.cli.root import main
 from upsert_cli.cluster import ray_cluster
 from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.embedding.identity import Model
+from upsert_cli.load import vectors
 
 TEXT_SECONDS = 0.01  # seconds a text, of one worker; takes no processor
 
@@ -43,7 +43,7 @@ class SleepingWorker(UnitRunner):
     def __init__(self, spec: Spec) -> None:
         """Have no model loaded."""
         super().__init__(spec)
-        vars(embedding)["load"] = SleepingEmbedder
+        vars(vectors)["load_model"] = SleepingEmbedder
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ from typing import Any
 
 import click
 
-from upsert_cli import embedding
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_pairs, print_table
 from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import all_of, json_option
 from upsert_cli.cli.options.shared_options import MODEL_OPTIONS, load_option, model_options
-from upsert_cli.embedding import require_precision
-from upsert_cli.embedding.embedder import PROBE_TEXT, Precision
+from upsert_cli.embedding.embedder import PROBE_TEXT, Precision, load_model, require_precision
 from upsert_cli.embedding.models import find_model, list_models, prefixes_of
 from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.limits import require_resources
@@ -79,7 +77,7 @@ def check(session: Invocation, *, model: str, precision: Precision, json: bool, 
     require_precision(precision, model, given=options.given_model)
     found = find_model(model, given=options.given_model, offline=options.offline, context=session)
     require_resources()
-    vector = embedding.load(found, precision=precision).embed([PROBE_TEXT])[0]
+    vector = load_model(found, precision=precision).embed([PROBE_TEXT])[0]
     shown = {"bf16": bf16_fault() or "available", PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}
     _show(session, found.as_json() | shown, json=json)
 

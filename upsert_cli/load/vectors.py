@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Splitter, require_splitter
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import NO_MODEL, NO_PREFIXES, embeds
-from upsert_cli.embedding.embedder import Embedder
+from upsert_cli.embedding.embedder import Embedder, load_model, require_precision
 from upsert_cli.embedding.fastembed import load_token_counter, load_tokenizer
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
 from upsert_cli.embedding.models import find_model, full_name, identity_if_known, model_without_weights, prefixes_of
@@ -34,13 +33,13 @@ def require_computable(model: str, options: LoadOptions) -> None:
     if options.split:
         require_splitter()
     here = options.engine == "local"
-    embedding.require_precision(options.precision, model, given=options.given_model, here=here)
+    require_precision(options.precision, model, given=options.given_model, here=here)
 
 
 def load_embedder(model: Model | OwnVectors, options: LoadOptions) -> Embedder:
-    """Load a model as the options of a load say; see `embedding.load`."""
+    """Load a model as the options of a load say; see `load_model`."""
     threads = options.effort.threads
-    return embedding.load(model, device=options.device, precision=options.precision, threads=threads)
+    return load_model(model, device=options.device, precision=options.precision, threads=threads)
 
 
 def name_of_model(name: str, options: LoadOptions, sources: Sequence[Source]) -> str:
@@ -85,7 +84,7 @@ def origin_on_this_machine(wanted: ModelIdentity, options: LoadOptions, *, machi
     """
     if isinstance(wanted, OwnVectors):
         return wanted
-    embedding.require_precision(options.precision, wanted.name, given=options.given_model)
+    require_precision(options.precision, wanted.name, given=options.given_model)
     found = _model_of(wanted.name, options)
     for what, had, asked in wanted.differences(found):
         raise Refusal(

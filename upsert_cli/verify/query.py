@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import embeds
+from upsert_cli.embedding.embedder import load_model
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import Record, Target
 from upsert_cli.store.location import Location, location_of
@@ -142,7 +142,7 @@ def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
             f"another --collection"
         )
     max_tokens = target.model.max_tokens or model.max_tokens
-    embedder = embedding.load(replace(model, max_tokens=max_tokens))
+    embedder = load_model(replace(model, max_tokens=max_tokens))
     tokens = embedder.count_query(text)
     if tokens > max_tokens:
         context.warning(

@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 
-from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
+from upsert_cli.embedding.embedder import load_model
 from upsert_cli.embedding.identity import Model, OwnVectors
 from upsert_cli.errors import ItemError, Refusal, TargetDamaged, VectorsMissing
 from upsert_cli.pipeline.batch import Batch
@@ -100,7 +100,7 @@ class _Repairer:
                 f"only their sources have them: `upsert-cli verify --repair {subject.loaded_by or 'TASK_ID'}` reads "
                 f"those of a task again, and `upsert-cli list` shows the tasks"
             )
-        self.embedder = cache(lambda: embedding.load(self._model))
+        self.embedder = cache(lambda: load_model(self._model))
 
     @property
     def embeds(self) -> bool:

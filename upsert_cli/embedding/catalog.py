@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_MODEL = "none"  # in place of a model's name: the items bring their vectors
+TABLE = ".safetensors"  # the suffix of a model that is a table of vectors, without a network
 MAX_TOKENS = 256  # of the default model: the checkpoint's max_seq_length, and the limit of Chroma's default function
 
 Pooling: TypeAlias = Literal["mean", "cls", "last-token", "none"]
@@ -42,24 +43,6 @@ class GivenFolder:
         return self.pooling is not None or not self.normalize
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Postprocessing:
-    """The steps from the output of a graph to vectors."""
-
-    pooling: Pooling
-    normalize: bool
-    output: str
-    assumed: bool = False
-    """Whether neither the user nor the files name the pooling, so that it is that of sentence-transformers."""
-
-    leaves_out_prompt: bool = False
-    """Whether the files take the mean of the text's tokens without those of its prompt, which is not computed here."""
-
-    def __str__(self) -> str:
-        """Return the steps as a collection's stamp names them."""
-        return self.pooling + (_NORMALIZED if self.normalize else "")
-
-
 def parse_steps(steps: str) -> tuple[Pooling | None, bool]:
     """Return the pooling that a collection's stamp names, and whether the vectors are normalized."""
     name = steps.removesuffix(_NORMALIZED)
@@ -82,11 +65,21 @@ class ModelEntry:
     license: str = ""
     description: str = ""
     max_tokens: int | None = None
-    """In the list of models: from the files if they are cached, otherwise from the description, if that names it."""
+    """None: as the files say; in the list of models, as the description says of those that are not cached."""
 
     cached: bool = False
-    postprocessing: Postprocessing | None = None
-    """How vectors are made of the output of a model that fastembed does not list; None for one that it lists."""
+    pooling: Pooling | None = None
+    """How one vector is made of a text's tokens by a model that fastembed does not list; None for one that it lists."""
+
+    normalizes: bool = True
+    output: str = ""
+    """The output of its graph that vectors are made of."""
+
+    assumed: bool = False
+    """Whether neither the user nor the files name the pooling, so that it is that of sentence-transformers."""
+
+    leaves_out_prompt: bool = False
+    """Whether the files take the mean of the text's tokens without those of its prompt, which is not computed here."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the model's line in the list of models."""
@@ -96,16 +89,25 @@ class ModelEntry:
     @property
     def is_static(self) -> bool:
         """Check that the model is a table of vectors, without a network."""
-        return self.weights[0].endswith(".safetensors")
+        return self.weights[0].endswith(TABLE)
 
     @property
     def files(self) -> tuple[str, ...]:
         """Return everything that the model's folder must hold."""
         return (*self.weights, "tokenizer.json", *(() if self.is_static else ("tokenizer_config.json",)))
 
+    @property
+    def steps(self) -> str:
+        """Return how vectors are made of its output, as a collection's stamp says; empty for a listed model."""
+        return "" if self.pooling is None else self.pooling + (_NORMALIZED if self.normalizes else "")
+
 
 DEFAULT_ENTRY = ModelEntry(
-    name=DEFAULT_MODEL, dimension=384, repository="Qdrant/all-MiniLM-L6-v2-onnx", weights=("model.onnx",)
+    name=DEFAULT_MODEL,
+    dimension=384,
+    repository="Qdrant/all-MiniLM-L6-v2-onnx",
+    weights=("model.onnx",),
+    max_tokens=MAX_TOKENS,
 )
 
 
@@ -197,3 +199,10 @@ PREFIXES = {
     ),
     NO_PREFIXES,
 )
+
+_BY_LOWER_NAME = {name.lower(): prefixes for name, prefixes in PREFIXES.items()}
+
+
+def known_prefixes(name: str) -> Prefixes | None:
+    """Return the prefixes of a model in the table, in any case of the name's letters; None if it has no entry."""
+    return _BY_LOWER_NAME.get(name.lower())

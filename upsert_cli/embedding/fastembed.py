@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.embedding.catalog import ModelEntry
+from upsert_cli.embedding.catalog import TABLE, ModelEntry
 from upsert_cli.embedding.embedder import PROBE_TEXT, check_vectors
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
 from upsert_cli.limits import limit_reached
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BEGINNING_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
 BEGINNING = 2  # times the limit in tokens, that are enough of a text: a cut in a word moves no token before the limit
+STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
 GPU_PROVIDER = "CUDAExecutionProvider"
 
 _registered: set[str] = set()  # names of custom models, in fastembed's list of this process
@@ -42,6 +43,7 @@ def supported_models() -> Iterator[ModelEntry]:
             size_gb=model["size_in_GB"],
             license=model["license"],
             description=model["description"],
+            max_tokens=STATIC_TOKENS if model["model_file"].endswith(TABLE) else None,
         )
 
 
@@ -154,7 +156,9 @@ class FastEmbedder:
                 self._embedding.token_count("")  # loads the tokenizer alone
                 own: Any = self._embedding.model
                 own.model = compiled(model.folder / own.model_description.model_file)
-            tokenizer = self._prepare_tokenizer()
+            # Explicitly, since sources differ in the limit.
+            self._embedding.model.tokenizer.enable_truncation(max_length=model.max_tokens)  # type: ignore[attr-defined]
+            tokenizer = load_tokenizer(model)
             self._documents, self._queries = (
                 BoundedTokenizer(tokenizer, max_tokens=model.max_tokens, prefix=prefix) for prefix in model.prefixes
             )
@@ -167,14 +171,6 @@ class FastEmbedder:
         # If the GPU's libraries do not fit, onnxruntime warns and continues on the processor, many times slower.
         if device == "cuda" and session is not None and GPU_PROVIDER not in session.get_providers():
             raise _no_gpu("onnxruntime fell back to the processor")
-
-    def _prepare_tokenizer(self) -> Any:
-        """Set the limit explicitly, since sources differ in it, and return a copy that neither truncates nor pads."""
-        from tokenizers import Tokenizer
-
-        own: Any = self._embedding.model.tokenizer  # type: ignore[attr-defined]  # every text model has one
-        own.enable_truncation(max_length=self.max_tokens)
-        return _untruncated(Tokenizer.from_str(own.to_str()))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each document with its prefix."""
@@ -204,13 +200,13 @@ def _name_in_fastembed(model: Model) -> str:
 
     The list is that of the process, and names are final in it. So a custom model has a name made of all its settings.
     """
-    steps = model.postprocessing
-    if steps is None or model.graph is None:
+    entry = model.entry
+    if entry.pooling is None:
         return model.name
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
-    name = hashlib.sha256(f"{model.name}|{model.dimension}|{steps}|{model.graph}|{steps.output}".encode()).hexdigest()
+    name = hashlib.sha256(f"{model.name}|{model.dimension}|{entry}".encode()).hexdigest()
     pooling = {
         "mean": PoolingType.MEAN,
         "cls": PoolingType.CLS,
@@ -221,12 +217,12 @@ def _name_in_fastembed(model: Model) -> str:
         if name not in _registered:
             TextEmbedding.add_custom_model(
                 name,
-                pooling=pooling[steps.pooling],
-                normalization=steps.normalize,
+                pooling=pooling[entry.pooling],
+                normalization=entry.normalizes,
                 sources=ModelSource(hf=name),  # never asked, since the folder is given
                 dim=model.dimension,
-                model_file=model.graph,
-                output_name=steps.output,
+                model_file=entry.weights[0],
+                output_name=entry.output,
             )
             _registered.add(name)
     return name
@@ -244,15 +240,15 @@ def load_tokenizer(model: Model) -> Any:
         UpsertCliError: The model's folder has no tokenizer that can be loaded.
     """
     from fastembed.common.preprocessor_utils import load_tokenizer
+    from tokenizers import Tokenizer
 
     try:
-        tokenizer, _ = load_tokenizer(model.folder)
+        if model.entry.is_static:  # which needs none of the settings that fastembed looks for
+            tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
+        else:
+            tokenizer, _ = load_tokenizer(model.folder)
     except Exception as error:  # tokenizers raises bare ones
         raise _unusable(model, error) from error
-    return _untruncated(tokenizer)
-
-
-def _untruncated(tokenizer: Any) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

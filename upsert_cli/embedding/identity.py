@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -13,7 +13,7 @@ from upsert_cli.embedding.catalog import (
     MAX_TOKENS,
     NO_MODEL,
     NO_PREFIXES,
-    Postprocessing,
+    ModelEntry,
     Prefixes,
     embeds,
 )
@@ -46,14 +46,6 @@ class Weights(NamedTuple):
         """Return the weights of a stamp."""
         published, _, digest = text.rpartition(" ")
         return cls(digest, published == _PUBLISHED)
-
-
-class Difference(NamedTuple):
-    """A part of the identity in which a model differs from the one of a collection."""
-
-    what: str
-    had: str
-    asked: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +91,11 @@ class ModelIdentity:
         is_published = self.weights is None or self.weights.is_published
         return self.name == DEFAULT_MODEL and self.prefixes == NO_PREFIXES and is_published
 
-    def differences(self, asked: ModelIdentity) -> Iterator[Difference]:
-        """Yield the differences between this model, which made a collection, and one that is asked for."""
+    def differences(self, asked: ModelIdentity) -> Iterator[tuple[str, str, str]]:
+        """Yield what differs between this model, which made a collection, and one that is asked for, and both values.
+
+        A difference is such as `("dimension", "384", "512")`.
+        """
         for what, had, wanted in (
             ("model", self.name, asked.name),
             ("dimension", self.dimension, asked.dimension),
@@ -108,11 +103,11 @@ class ModelIdentity:
             ("pooling", self.pooling, asked.pooling),
         ):
             if had and wanted and str(had).lower() != str(wanted).lower():  # a model's name in any case of letters
-                yield Difference(what, str(had), str(wanted))
+                yield what, str(had), str(wanted)
         if self.prefixes != asked.prefixes:
-            yield Difference("prefixes", self.prefixes.as_arguments(), asked.prefixes.as_arguments())
+            yield "prefixes", self.prefixes.as_arguments(), asked.prefixes.as_arguments()
         if self.weights and asked.weights and not self.weights.is_same(asked.weights):
-            yield Difference("weights", self.weights.digest, asked.weights.digest)
+            yield "weights", self.weights.digest, asked.weights.digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +118,7 @@ class Model(ModelIdentity):
     """fastembed's `specific_model_path`."""
 
     source: Origin
-    graph: str | None = None
-    """The file to load, of a model that fastembed does not list."""
-
-    postprocessing: Postprocessing | None = None
-    """The steps from its output to vectors; None for a model that fastembed lists."""
+    entry: ModelEntry
 
     @property
     def is_given(self) -> bool:
@@ -140,7 +131,7 @@ class Model(ModelIdentity):
             "name": self.name,
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
-            **({"pooling": self.pooling, "graph": self.graph} if self.pooling else {}),
+            **({"pooling": self.pooling, "graph": self.entry.weights[0]} if self.pooling else {}),
             **self.prefixes.as_json(),
             "folder": str(self.folder),
             "source": self.source,
@@ -176,3 +167,10 @@ CHROMAS_DEFAULT = ModelIdentity(
     weights=Weights("", is_published=True),
 )
 """The model of Chroma's own default embedding function."""
+
+
+def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
+    """Return the identity of a model, such as the default one, if it is known without any file."""
+    if not embeds(name):
+        return OwnVectors(dimension=0)
+    return replace(CHROMAS_DEFAULT, prefixes=prefixes) if name.lower() == DEFAULT_MODEL.lower() else None

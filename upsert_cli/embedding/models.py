@@ -13,23 +13,21 @@ from upsert_cli.embedding.cache import cached_model, is_cached, missing_files
 from upsert_cli.embedding.catalog import (
     DEFAULT_ENTRY,
     DEFAULT_MODEL,
-    MAX_TOKENS,
     NO_MODEL,
     NO_PREFIXES,
-    PREFIXES,
     GivenFolder,
     ModelEntry,
     Prefixes,
     embeds,
+    known_prefixes,
 )
-from upsert_cli.embedding.custom import SENTENCE_OUTPUT, custom_entry, prompts_of
+from upsert_cli.embedding.custom import SENTENCE_OUTPUT, CustomModel
 from upsert_cli.embedding.fetching import fetch_model
-from upsert_cli.embedding.identity import Model, ModelIdentity, Origin, OwnVectors
+from upsert_cli.embedding.identity import Model, Origin
 from upsert_cli.embedding.weights import weights_of
 from upsert_cli.errors import UpsertCliError, UsageFault, reason_of
 
 SIMILAR_NAMES = 3  # suggested when a name is unknown
-STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
 
 
 def full_name(name: str, *, given: GivenFolder | None = None) -> str:
@@ -52,7 +50,7 @@ def find_entry(name: str, *, given: GivenFolder | None = None) -> ModelEntry:
     if not embeds(name):
         raise UsageFault(message="none is not a model: `run --model none` loads items with the vectors that they bring")
     entry = DEFAULT_ENTRY if name.lower() == DEFAULT_MODEL.lower() else _listed(name, given)
-    if entry.postprocessing is None and given is not None and given.is_explicit:
+    if entry.pooling is None and given is not None and given.is_explicit:
         raise UsageFault(
             message=f"--pooling and --no-normalize are for models that fastembed does not list, and it has {entry.name}"
         )
@@ -70,7 +68,7 @@ def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
             message=f"{name!r} is {kind}, and only dense text models can be loaded; `upsert-cli models list` lists them"
         )
     if given is not None:
-        return custom_entry(name, given)
+        return CustomModel(name, given).entry()
     import difflib
 
     # Compared without the organisation, which people leave out or mistake.
@@ -83,9 +81,6 @@ def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
     )
 
 
-_BY_LOWER_NAME = {name.lower(): prefixes for name, prefixes in PREFIXES.items()}
-
-
 def prefixes_of(name: str, *, given: GivenFolder | None = None) -> Prefixes:
     """Return the prefixes that the maker of a model asks for, in any case of the name's letters; none if not known.
 
@@ -94,9 +89,9 @@ def prefixes_of(name: str, *, given: GivenFolder | None = None) -> Prefixes:
     Raises:
         UpsertCliError: They cannot be read.
     """
-    known = _BY_LOWER_NAME.get(name.lower())
+    known = known_prefixes(name)
     if known is None and given is not None:
-        return prompts_of(name, given.path)
+        return CustomModel(name, given).prefixes()
     return NO_PREFIXES if known is None else known
 
 
@@ -114,11 +109,11 @@ def list_models() -> list[ModelEntry]:
 
 def _listed_limit(entry: ModelEntry, *, cached: bool) -> int | None:
     if entry.name == DEFAULT_MODEL:
-        return MAX_TOKENS
+        return DEFAULT_ENTRY.max_tokens
     if cached and (limit := _max_tokens(entry, cached_model(entry.name))) is not None:
         return limit
     described = re.search(r"(\d+) input tokens", entry.description)
-    return int(described[1]) if described else None
+    return int(described[1]) if described else entry.max_tokens
 
 
 def find_model(
@@ -146,30 +141,31 @@ def find_model(
     """
     entry = find_entry(name, given=given)
     context = context or RunContext()
+    source: Origin = "given folder"
     if given is None:
         is_here = is_cached(entry.name, entry.files)
-        source: Origin = "cache" if is_here else fetch_model(entry, offline=offline, context=context)
-        found = _model(entry, cached_model(entry.name), source, prefixes)
-    else:
-        folder = _given_folder(entry, given)
-        if missing := missing_files(folder, entry.files):
-            raise _damaged(entry, folder, f"lacks {', '.join(missing)}", given=True)
-        if entry.postprocessing is not None and entry.postprocessing.assumed:
-            context.warning(
-                f"the files of {name} do not say how to make one vector of a text's tokens; this is their mean, as in "
-                f"sentence-transformers, unless --pooling names another way"
-            )
-        found = _model(entry, folder, "given folder", prefixes)
+        source = "cache" if is_here else fetch_model(entry, offline=offline, context=context)
+    folder = _folder_of(entry, given)
+    if given is not None and (missing := missing_files(folder, entry.files)):
+        raise _damaged(entry, folder, f"lacks {', '.join(missing)}", source=source)
+    if entry.assumed:
+        context.warning(
+            f"the files of {name} do not say how to make one vector of a text's tokens; this is their mean, as in "
+            f"sentence-transformers, unless --pooling names another way"
+        )
+    found = _model(entry, folder, source, prefixes)
     try:
         return replace(found, weights=weights_of(entry, found.folder, is_given=found.is_given))
     except OSError as error:
-        problem = f"cannot be read ({reason_of(error)})"
-        raise _damaged(entry, found.folder, problem, given=found.is_given) from error
+        raise _damaged(entry, found.folder, f"cannot be read ({reason_of(error)})", source=source) from error
 
 
-def _given_folder(entry: ModelEntry, given: GivenFolder) -> Path:
+def _folder_of(entry: ModelEntry, given: GivenFolder | None) -> Path:
+    """Return the folder with a model's files: the given one, or that in the cache."""
+    if given is None:
+        return cached_model(entry.name)
     if not given.path.is_dir():
-        raise _damaged(entry, given.path, "does not exist", given=True)
+        raise _damaged(entry, given.path, "does not exist", source="given folder")
     return given.path.absolute()
 
 
@@ -184,67 +180,52 @@ def model_without_weights(
     """
     entry = find_entry(name, given=given)
     files = [file for file in entry.files if file not in entry.weights]
-    if given is None:
-        return _model(entry, cached_model(entry.name), "cache", prefixes) if is_cached(entry.name, files) else None
-    folder = _given_folder(entry, given)
-    return None if missing_files(folder, files) else _model(entry, folder, "given folder", prefixes)
-
-
-def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
-    """Return the identity of a model, such as the default one, if it is known without any file."""
-    if not embeds(name):
-        return OwnVectors(dimension=0)
-    entry = DEFAULT_ENTRY
-    if name.lower() != entry.name.lower():
-        return None
-    return ModelIdentity(name=entry.name, dimension=entry.dimension, max_tokens=MAX_TOKENS, prefixes=prefixes)
+    is_here = is_cached(entry.name, files) if given is None else not missing_files(_folder_of(entry, given), files)
+    source: Origin = "cache" if given is None else "given folder"
+    return _model(entry, _folder_of(entry, given), source, prefixes) if is_here else None
 
 
 def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes | None) -> Model:
     max_tokens = _max_tokens(entry, folder)
     if max_tokens is None:
-        problem = "has a tokenizer_config.json that names no limit of tokens"
-        raise _damaged(entry, folder, problem, given=source == "given folder")
-    given = GivenFolder(path=folder) if source == "given folder" else None
-    prefixes = prefixes_of(entry.name, given=given) if prefixes is None else prefixes
-    if entry.postprocessing is not None and entry.postprocessing.leaves_out_prompt and prefixes != NO_PREFIXES:
+        raise _damaged(entry, folder, "has a tokenizer_config.json that names no limit of tokens", source=source)
+    if prefixes is None:
+        prefixes = prefixes_of(entry.name, given=GivenFolder(path=folder) if source == "given folder" else None)
+    if entry.leaves_out_prompt and prefixes != NO_PREFIXES:
         raise UsageFault(
             message=f"the files of {entry.name} in {folder} leave the prompt out of the pooling (include_prompt: "
             f"false), which is not supported; `run` takes --passage-prefix '' --query-prefix '' for texts without "
             f"prompts, or export the graph with the output {SENTENCE_OUTPUT}"
         )
-    # fastembed repairs a snapshot of the hub's client while loading it, and recognises it by its path alone.
-    folder = folder.resolve() if folder.is_symlink() else folder
     return Model(
         name=entry.name,
         dimension=entry.dimension,
         max_tokens=max_tokens,
         prefixes=prefixes,
-        folder=folder,
+        pooling=entry.steps,
+        # fastembed repairs a snapshot of the hub's client while loading it, and recognises it by its path alone.
+        folder=folder.resolve() if folder.is_symlink() else folder,
         source=source,
-        pooling="" if entry.postprocessing is None else str(entry.postprocessing),
-        graph=None if entry.postprocessing is None else entry.weights[0],
-        postprocessing=entry.postprocessing,
+        entry=entry,
     )
 
 
 def _max_tokens(entry: ModelEntry, folder: Path) -> int | None:
-    """Return our limit, or the one that fastembed would take from the tokenizer's settings; None if they name none."""
-    if entry.name == DEFAULT_MODEL:
-        return MAX_TOKENS
-    if entry.is_static:
-        return STATIC_TOKENS
+    """Return the limit in the list, or the one that fastembed would take from the tokenizer's settings, if any."""
+    if entry.max_tokens is not None and entry.pooling is None:
+        return entry.max_tokens
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_bytes())
         limits = [settings.get(key) for key in ("model_max_length", "max_length")]
     except (ValueError, AttributeError):
         return None
-    if entry.postprocessing is not None and entry.max_tokens is not None:
+    if entry.max_tokens is not None:
         return entry.max_tokens
     # An unknown limit is written as 1e30, which is no integer, or as one that no tokenizer takes.
     return min((limit for limit in limits if type(limit) is int and 0 < limit <= sys.maxsize), default=None)
 
 
-def _damaged(entry: ModelEntry, folder: Path, problem: str, *, given: bool) -> UpsertCliError:
-    remedy = "give --model-path a complete folder" if given else "remove it, and it is fetched again"
+def _damaged(entry: ModelEntry, folder: Path, problem: str, *, source: Origin) -> UpsertCliError:
+    is_given = source == "given folder"
+    remedy = "give --model-path a complete folder" if is_given else "remove it, and it is fetched again"
     return UpsertCliError(message=f"the folder {folder} of the model {entry.name} {problem}; {remedy}")

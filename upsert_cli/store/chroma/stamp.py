@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from upsert_cli.embedding.catalog import NO_MODEL, Prefixes, embeds
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Difference, ModelIdentity, Weights
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity, Weights
 from upsert_cli.errors import Refusal
 from upsert_cli.store.base import Target
 from upsert_cli.store.location import CollectionInfo
@@ -164,10 +164,10 @@ def _unknown_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
         )
     if info.default_function:
         if model.name != CHROMAS_DEFAULT.name:
-            _refuse(target, [Difference("model", "of Chroma's default embedding function", model.name)])
+            _refuse(target, [("model", "of Chroma's default embedding function", model.name)])
         _refuse(target, CHROMAS_DEFAULT.differences(model))
     elif _short(info.function) != _short(target.function or model.name):
-        _refuse(target, [Difference("model", info.function, model.name)])
+        _refuse(target, [("model", info.function, model.name)])
     elif target.function is None:  # such a function adds no prefixes, and loads a listed model by its name
         weights = None if model.pooling else Weights("", is_published=True)
         named = ModelIdentity(name=model.name, dimension=0, max_tokens=0, pooling=model.pooling, weights=weights)
@@ -175,7 +175,7 @@ def _unknown_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
     return ()
 
 
-def _refuse(target: Target, differences: Iterable[Difference]) -> None:
+def _refuse(target: Target, differences: Iterable[tuple[str, str, str]]) -> None:
     """Raise for the first difference to the model that made a collection, if there is any."""
     where = f"the collection {target.collection} in {target.path}"
     for what, had, asked in differences:

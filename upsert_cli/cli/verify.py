@@ -89,12 +89,12 @@ def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
     terminal = session.terminal
     if json:
         session.print_json(outcome.as_json())
-    elif outcome.found.wrong:
-        print_table(terminal, _COLUMNS, list(outcome.found.examples()))
+    elif outcome.wrong:
+        print_table(terminal, _COLUMNS, list(outcome.examples()))
     if (repaired := outcome.repaired) is not None:
         for name in repaired.aside:
             terminal.info(f"the damaged index is kept as {name}; remove it once all is well")
         for identifier in repaired.removed:
             terminal.info(f"removed from the queue that it blocked: {identifier}")
         terminal.info(f"{repaired.written:,} records written again")
-    show_verification(terminal, session.journal, outcome, examples=False)
+    show_verification(terminal, outcome, examples=False)

@@ -13,11 +13,21 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from upsert_cli.documents.document import make_document
-from upsert_cli.documents.hashing import AVERAGE_NUMBER, CHUNK_KEY, HASH_KEY, OBJECT_KEY, exact, is_last_chunk
+from upsert_cli.documents.document import Document, make_document
+from upsert_cli.documents.hashing import (
+    AVERAGE_NUMBER,
+    CHUNK_KEY,
+    HASH_KEY,
+    OBJECT_KEY,
+    exact,
+    is_last_chunk,
+    stored_fault,
+    stored_hash,
+)
 from upsert_cli.documents.metadata import INFO_PREFIX, SCOPE_KEY, shown
 from upsert_cli.documents.recipe import TEXT_FIELD, VECTOR_FIELD, Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
@@ -66,6 +76,22 @@ def _fault(identifier: str, payload: Mapping[str, Any]) -> str | None:
         ),
         None,
     )
+
+
+def document_of_record(
+    identifier: str, text: str, metadata: dict[str, Any], *, collection: str, identity: str | None
+) -> Document:
+    """Return a stored record to write again, with the hash of its present content.
+
+    `identity` is that of the model, which is part of the hash; None if the records of its collection have no hash.
+    """
+    if identity is not None and stored_fault(text, metadata, identity) is None:
+        metadata = exact(metadata)  # the returned floats would be rounded once more
+    elif identity is not None:
+        with suppress(ItemError):  # too large for our hash: another program stored it, and it stays unchanged
+            metadata = metadata | {HASH_KEY: stored_hash(text, metadata, identity)}
+    item = Item(identifier, None, None, collection, 0)
+    return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, {})
 
 
 # -- chunks -------------------------------------------------------------------------------------------------------

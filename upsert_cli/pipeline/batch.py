@@ -12,7 +12,7 @@ from upsert_cli.counts import NOTHING_IGNORED, Converted, Counts, IgnoredFields,
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import as_stored
 from upsert_cli.journal.receipts import Loaded
-from upsert_cli.sources.item import Position, Reject
+from upsert_cli.sources.item import START, Position, Reject
 from upsert_cli.store.base import Comparison, RecordRef, Verdict, WriteBatch
 
 if TYPE_CHECKING:
@@ -71,6 +71,12 @@ class Batch:
 
     writing_seconds: float = 0.0
     """Wall seconds."""
+
+    @classmethod
+    def of(cls, documents: tuple[Document, ...], verdict: Verdict, *, number: int = 0) -> Batch:
+        """Return a batch of documents that come from no rows, all with one verdict."""
+        comparison = Comparison(verdicts=[verdict] * len(documents))
+        return cls(number=number, documents=documents, read=0, after=START, comparison=comparison)
 
     @property
     def rows(self) -> int:

@@ -37,7 +37,11 @@ WITH_VECTOR = (Verdict.NEW, Verdict.TEXT)  # verdicts on records that are writte
 
 
 def embed(
-    batches: Iterator[Batch], *, load: Callable[[], Embedder], effort: Effort, stopping: threading.Event
+    batches: Iterator[Batch],
+    *,
+    load: Callable[[], Embedder],
+    effort: Effort,
+    stopping: threading.Event | None = None,
 ) -> Iterator[Batch]:
     """Yield each batch with the vectors of its new and changed texts.
 
@@ -45,11 +49,12 @@ def embed(
         batches: Batches in the order of their rows.
         load: Returns the embedder; called when the first text needs it, so an unchanged file needs no model.
         effort: Number and size of the micro-batches that are embedded at the same time.
-        stopping: Ends the work between two micro-batches; the batch is dropped.
+        stopping: Ends the work between two micro-batches; the batch is dropped. None: nothing does.
 
     Raises:
         UpsertCliError: The model cannot be loaded, or it fails on any text, for example for lack of memory.
     """
+    stopping = stopping or threading.Event()
     sums: dict[str, Sum] = {}
     with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:
         for batch in batches:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import NO_MODEL, embeds, parse_steps
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
-from upsert_cli.embedding.models import find_model, full_name, prefixes_of
+from upsert_cli.embedding.models import find_entry, find_model, prefixes_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -20,7 +20,7 @@ from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import UNNAMED, Target
-from upsert_cli.store.location import CollectionInfo, location_at
+from upsert_cli.store.location import CollectionInfo, Location, location_at, location_of
 from upsert_cli.verify.collections import last_tasks, no_collection
 
 _LATE_STAGES = {Stage.SPLITTING, Stage.INFERENCE, Stage.UPSERT, Stage.OTHER}
@@ -31,6 +31,7 @@ _LATE_STAGES = {Stage.SPLITTING, Stage.INFERENCE, Stage.UPSERT, Stage.OTHER}
 class Subject:
     """A collection to verify, repair or query, and its expected content."""
 
+    journal: Journal
     target: Target
 
     identity: str | None
@@ -42,12 +43,6 @@ class Subject:
     task: Task | None = None
     rows: Rows | None = None
     """The rows of the task's sources; None without a task."""
-
-    named: ModelIdentity | None = None
-    """The model of the vectors by the user's word, where the collection holds vectors that its items brought."""
-
-    loaded_by: str | None = None
-    """The newest task that loaded the collection, where only the sources of tasks have its vectors."""
 
     @classmethod
     def of_collection(
@@ -68,14 +63,9 @@ class Subject:
         """
         info, target = _describe(journal, chroma, collection, options)
         identity = None if info.stamp is None else target.model.hashed
-        subject = cls(target=target, identity=identity, options=options)
-        named = None
         if model is not None and embeds(model):
-            named = _checked(target, full_name(model, given=options.given_model), options)
-        if embeds(target.model.name):
-            return subject if named is None else replace(subject, target=replace(target, model=named))
-        newest = last_tasks(journal, chroma, {collection: NO_MODEL}).get(collection)
-        return replace(subject, named=named, loaded_by=None if newest is None else newest.id)
+            target = replace(target, model=_named_model(target, model, options))
+        return cls(journal=journal, target=target, identity=identity, options=options)
 
     @classmethod
     def of_task(cls, journal: Journal, task_id: str) -> Subject:
@@ -92,8 +82,8 @@ class Subject:
             if (change := source.change()) is not None:
                 raise Refusal(
                     message=f"{source.name} changed since task {task_id} was last run ({change}), so its rows cannot "
-                    f"be compared with the collection; `upsert-cli verify {_named(task.chroma, task.collection)}` "
-                    f"checks what is stored without them"
+                    f"be compared with the collection; `upsert-cli verify --collection {shlex.quote(task.collection)} "
+                    f"--chroma {shlex.quote(task.chroma)}` checks what is stored without them"
                 )
         loaded_by = task if task.rows else None
         info, target = _describe(journal, task.chroma, task.collection, task.options, loaded_by=loaded_by)
@@ -102,6 +92,7 @@ class Subject:
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in _LATE_STAGES)
         return cls(
+            journal=journal,
             target=target,
             identity=target.model.hashed,
             options=task.options,
@@ -129,6 +120,18 @@ class Subject:
             return OwnVectors(dimension=self.target.model.dimension)
         return self.model()
 
+    def location(self) -> Location:
+        """Return the location of the collection."""
+        return location_of(self.target)
+
+    def loaded_by(self) -> str | None:
+        """Return the newest task that loaded a collection whose vectors only the sources of tasks have."""
+        name = self.target.collection
+        if embeds(self.target.model.name):
+            return None
+        newest = last_tasks(self.journal, self.target.path, {name: NO_MODEL}).get(name)
+        return None if newest is None else newest.id
+
     def check_given_model(self) -> None:
         """Check the weights in the folder that was given for the model; reading records back needs no model.
 
@@ -151,8 +154,7 @@ class Subject:
                 message=f"the collection {target.collection} in {target.path} does not say which model made its "
                 f"vectors, so no vector was made; load it again into a collection of this tool's own"
             )
-        made_by = self.named or target.model
-        options = self.options
+        made_by, options = target.model, self.options
         if made_by.pooling and options.pooling is None:
             pooling, normalized = parse_steps(made_by.pooling)
             options = replace(options, pooling=pooling, no_normalize=not normalized)
@@ -177,15 +179,10 @@ class Subject:
             )
         return found
 
-    @property
-    def as_arguments(self) -> str:
-        """The options that name the collection in a command."""
-        return _named(self.target.path, self.target.collection)
 
-
-def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
+def _named_model(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
     """Return the identity of a model that the user names for a collection, which may not name another one."""
-    known = target.model
+    known, name = target.model, find_entry(name, given=options.given_model).name
     if known.name not in ("", NO_MODEL) and known.name.lower() != name.lower():
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} was made with the model {known.name}, not "
@@ -193,10 +190,6 @@ def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
         )
     is_known = known.name and embeds(known.name)
     return known if is_known else replace(known, name=name, prefixes=prefixes_of(name, given=options.given_model))
-
-
-def _named(chroma: str, collection: str) -> str:
-    return f"--collection {shlex.quote(collection)} --chroma {shlex.quote(chroma)}"
 
 
 def _describe(

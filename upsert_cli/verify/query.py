@@ -15,7 +15,7 @@ from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import load_model
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import Record, Target
-from upsert_cli.store.location import Location, location_of
+from upsert_cli.store.location import Location
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 
@@ -83,7 +83,7 @@ def nearest(
             message=f"--vector has {len(asked)} numbers, and the vectors of the collection {target.collection} in "
             f"{target.path} have {target.model.dimension}"
         )
-    location = location_of(target)
+    location = subject.location()
 
     def ask() -> Nearest:
         with _opened(target, location, context) as store:
@@ -128,7 +128,7 @@ def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
             message=f"the collection {target.collection} in {target.path} does not say which model made its vectors; "
             f"name it by --model NAME, or give a vector by --vector FILE"
         )
-    if subject.named is None and not embeds(target.model.name):
+    if not embeds(target.model.name):
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} holds the vectors that its items brought, "
             f"and nothing says which model made them; `query --vector FILE` takes a vector of "

@@ -7,14 +7,13 @@ and an id is remembered only from its first row that differs on, since a later r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upsert_cli.context import RunContext
-from upsert_cli.errors import SOME_REJECTED, VectorsMissing
-from upsert_cli.journal.journal import Journal
+from upsert_cli.errors import SOME_REJECTED, VectorsMissing, repair_command
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
@@ -39,9 +38,10 @@ _DIFFERENCES = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Findings:
-    """The wrong rows of a collection: of each kind, the ids with one line of reason."""
+class Verification:
+    """The result of reading a collection back: of each kind of wrong rows, the ids with one line of reason."""
 
+    subject: Subject
     records: int = 0
     """Records in the collection; all of them were read."""
 
@@ -60,6 +60,9 @@ class Findings:
 
     outdated: set[str] = field(default_factory=set)
     """Of the different records, those that only need the metadata of their row."""
+
+    repaired: Repaired | None = None
+    """The repair after which this was found, if there was one."""
 
     @property
     def kinds(self) -> dict[str, dict[str, str]]:
@@ -81,122 +84,110 @@ class Findings:
         """Whether more than half of the records are not found by their own vectors."""
         return 2 * len(self.unreachable) > self.asked
 
+    @property
+    def exit_code(self) -> int:
+        """0 if nothing is wrong, otherwise 3."""
+        return SOME_REJECTED if self.wrong else 0
+
     def examples(self) -> Iterator[tuple[str, str, str]]:
         """Yield the first few rows of each kind: kind, id, reason."""
         for kind, rows in self.kinds.items():
             yield from ((kind, one, reason) for one, reason in itertools.islice(rows.items(), EXAMPLES))
 
-    def as_json(self) -> dict[str, Any]:
+    def summary(self) -> str:
+        """Return one line for people."""
+        target = self.subject.target
+        counts = ", ".join(f"{len(rows):,} {kind}" for kind, rows in self.kinds.items())
+        sources = f", {self.rows:,} rows of the sources compared" if self.rows is not None else ""
+        return f"verified {target.collection} in {target.path}: {self.records:,} records read back{sources}; {counts}"
+
+    def remedy(self) -> str | None:
+        """Return the command that corrects the findings; an unfinished task loads the missing rows.
+
+        After a repair, other sources may have the rest; return None if no other task has loaded any.
+        """
+        subject, task = self.subject, self.subject.task
+        if self.repaired is not None:
+            other = None if task is None else other_load(subject.journal, task)
+            return None if other is None else f"upsert-cli verify --repair {other.id}"
+        if task is not None:
+            return f"upsert-cli {'verify --repair' if task.status is TaskStatus.DONE else 'restart'} {task.id}"
+        if (loaded_by := subject.loaded_by()) is not None:
+            return f"upsert-cli verify --repair {loaded_by}"
+        return repair_command(subject.target.collection, subject.target.path)
+
+    def found_as_json(self) -> dict[str, Any]:
         """Return the counts and the first ids of each kind."""
         return {"records": self.records, "rows": self.rows, "asked": self.asked} | {
             kind: {"count": len(rows), "first": [{"id": one, "detail": rows[one]} for one in list(rows)[:EXAMPLES]]}
             for kind, rows in self.kinds.items()
         }
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain data."""
+        target, task = self.subject.target, self.subject.task
+        return {
+            "ok": not self.wrong,
+            "task": None if task is None else task.id,
+            "collection": target.collection,
+            "chroma": target.path,
+            "model": target.model.name or None,
+            **self.found_as_json(),
+            "repaired": None if self.repaired is None else self.repaired.as_json(),
+        }
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True)
 class Repaired:
     """The work of a repair."""
 
     damage: str | None
     """Why the collection could not be read at all; None if it could."""
 
-    before: Findings | None
+    before: Verification | None
     """The findings before the repair; None if the collection could not be read."""
 
-    removed: tuple[str, ...]
+    removed: Sequence[str] = ()
     """Ids of rows that blocked Chroma's queue and were removed from it; none of them was ever stored."""
 
-    aside: tuple[str, ...]
+    aside: Sequence[str] = ()
     """New names of the folders of a damaged index."""
 
-    written: int
+    written: int = 0
     """Records that were embedded and written again."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the work as plain data."""
         return {
             "damage": self.damage,
-            "before": None if self.before is None else self.before.as_json(),
+            "before": None if self.before is None else self.before.found_as_json(),
             "removed": list(self.removed),
             "aside": list(self.aside),
             "written": self.written,
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """The result of a verification."""
-
-    subject: Subject
-
-    found: Findings
-    """The findings now, after a repair if there was one."""
-
-    repaired: Repaired | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0 if nothing is wrong, otherwise 3."""
-        return SOME_REJECTED if self.found.wrong else 0
-
-    def summary(self) -> str:
-        """Return one line for people."""
-        target, found = self.subject.target, self.found
-        counts = ", ".join(f"{len(rows):,} {kind}" for kind, rows in found.kinds.items())
-        sources = f", {found.rows:,} rows of the sources compared" if found.rows is not None else ""
-        return f"verified {target.collection} in {target.path}: {found.records:,} records read back{sources}; {counts}"
-
-    def repair_command(self, journal: Journal) -> str | None:
-        """Return the command that corrects the findings; an unfinished task loads the missing rows.
-
-        After a repair, other sources may have the rest; return None if no other task has loaded any.
-        """
-        task = self.subject.task
-        if self.repaired is not None:
-            other = None if task is None else other_load(journal, task)
-            return None if other is None else f"upsert-cli verify --repair {other.id}"
-        if task is None:
-            return f"upsert-cli verify --repair {self.subject.loaded_by or self.subject.as_arguments}"
-        return f"upsert-cli {'verify --repair' if task.status is TaskStatus.DONE else 'restart'} {task.id}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the result as plain data."""
-        target, task = self.subject.target, self.subject.task
-        return {
-            "ok": not self.found.wrong,
-            "task": None if task is None else task.id,
-            "collection": target.collection,
-            "chroma": target.path,
-            "model": target.model.name or None,
-            **self.found.as_json(),
-            "repaired": None if self.repaired is None else self.repaired.as_json(),
-        }
-
-
 def verify(subject: Subject, *, context: RunContext) -> Verification:
     """Read a collection back and change nothing; see `examine`."""
     subject.check_given_model()
-    return Verification(subject=subject, found=examine(subject, context=context))
+    return examine(subject, context=context)
 
 
-def examine(
-    subject: Subject, *, context: RunContext, ask_all: bool = False, most_unreadable: float = MAX_UNREADABLE
-) -> Findings:
+def examine(subject: Subject, *, context: RunContext, ask_all: bool = False, gives_up: bool = True) -> Verification:
     """Read every record with its vector, and compare the sources, if there are any, with the records.
 
     Args:
         subject: The collection.
         context: Reports each step that may take long.
         ask_all: Look for every record by a query, not just for a sample.
-        most_unreadable: Give up after more unreadable records than that.
+        gives_up: Give up after `MAX_UNREADABLE` unreadable records.
 
     Raises:
         TargetDamaged: The index cannot be read, or reading it ends the process.
         VectorsMissing: Too many records are unreadable.
         TargetInUse: Another upsert-cli has the folder.
     """
-    found = Findings()
+    found = Verification(subject=subject)
     with opened(subject, context=context, reads_only=True) as store:
         every = 1 if ask_all else max(1, -(-store.opened().count // SAMPLE_ROWS))
         if subject.rows is not None:
@@ -204,9 +195,9 @@ def examine(
             found.rows = 0
             wrong: dict[str, set[str]] = {}
             for batch in subject.batches():
-                _compare(batch, store, found, wrong, average=subject.options.average)
+                _compare(batch, store, found, wrong)
         context.info("reading the records back with their vectors")
-        _read_back(subject, store, found, every=every, most_unreadable=most_unreadable)
+        _read_back(store, found, every=every, gives_up=gives_up)
     # Each row is named once, with its worst fault.
     for one in found.unreadable:
         found.different.pop(one, None)
@@ -224,15 +215,10 @@ def opened(subject: Subject, *, context: RunContext, reads_only: bool = False) -
         yield store
 
 
-def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str, set[str]], *, average: bool) -> None:
-    """Add the differences between a batch and the collection to the findings.
+def _compare(batch: Batch, store: StoreProcess, found: Verification, wrong: dict[str, set[str]]) -> None:
+    """Add the differences between the next batch of the sources and the collection to the findings.
 
-    Args:
-        batch: The next batch of the sources.
-        store: The collection.
-        found: The findings so far; those of an earlier row of an item are removed.
-        wrong: The wrong ids so far, by item.
-        average: Split items also have the average of their chunks as a record.
+    `wrong` has the wrong ids so far, by item; those of an earlier row of an item in the batch are removed.
     """
     found.rows = (found.rows or 0) + batch.read
     for document in batch.documents:
@@ -253,14 +239,15 @@ def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str
             if verdict is Verdict.METADATA:
                 found.outdated.add(document.id)
         wrong.setdefault(document.item.object_id, set()).add(document.id)
-    stale = store.find_stale_chunks(present_chunks(batch.documents), average=average)
+    stale = store.find_stale_chunks(present_chunks(batch.documents), average=found.subject.options.average)
     for object_id, records in stale.items():
         ids = [record.id for record in records]
         wrong.setdefault(object_id, set()).update(ids)
         found.stale |= dict.fromkeys(ids, f"the item {object_id} no longer has it")
 
 
-def _read_back(subject: Subject, store: StoreProcess, found: Findings, *, every: int, most_unreadable: float) -> None:
+def _read_back(store: StoreProcess, found: Verification, *, every: int, gives_up: bool) -> None:
+    subject = found.subject
     while True:
         block = store.check(start=found.records, rows=BLOCK_ROWS, every=every, identity=subject.identity)
         if not block.rows:
@@ -271,6 +258,6 @@ def _read_back(subject: Subject, store: StoreProcess, found: Findings, *, every:
         found.different |= block.different
         found.unreachable |= block.unreachable
         found.outdated -= block.unreadable.keys() | block.different.keys() | block.unreachable.keys()
-        if len(found.unreadable) > most_unreadable:
+        if gives_up and len(found.unreadable) > MAX_UNREADABLE:
             detail = f"{len(found.unreadable)} of the first {found.records} records cannot be read with their vectors"
             raise VectorsMissing(path=subject.target.path, collection=subject.target.collection, detail=detail)

@@ -126,7 +126,7 @@ class RunReport:
         """Report the result of reading everything back."""
         self._close_display()
         self._events.emit("verification", outcome.as_json())
-        load_summary.show_verification(self._terminal, self._journal, outcome, examples=True)
+        load_summary.show_verification(self._terminal, outcome, examples=True)
 
     def ended(self, opened: OpenedTask, *, exit_code: int) -> None:
         """Report the end of a task, that it waits for a worker, or why it needed no work."""

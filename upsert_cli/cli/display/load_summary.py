@@ -102,15 +102,15 @@ def show_dry_run(terminal: Terminal, outcome: DryRunResult) -> None:
         terminal.error(str(outcome.broken))
 
 
-def show_verification(terminal: Terminal, journal: Journal, outcome: Verification, *, examples: bool) -> None:
+def show_verification(terminal: Terminal, outcome: Verification, *, examples: bool) -> None:
     """Show the result of reading everything back; the examples of findings may stand in a table of their own."""
     if outcome.exit_code == 0:
         terminal.info(outcome.summary())
         return
     terminal.error(outcome.summary())
-    for kind, identifier, reason in outcome.found.examples() if examples else ():
+    for kind, identifier, reason in outcome.examples() if examples else ():
         terminal.print(f"  {kind}: {identifier}: {reason}")
-    if (command := outcome.repair_command(journal)) is not None:
+    if (command := outcome.remedy()) is not None:
         terminal.print_command(command, "to repair it")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import click
 
-from upsert_cli.embedding.catalog import embeds
+from upsert_cli.embedding.catalog import embeds, known_prefixes
 from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.option_field import flag
@@ -25,7 +25,8 @@ from upsert_cli.sources.formats import SCHEME, is_collection
 
 TO_QUERY = "to query it"  # a label, like the next
 TO_QUERY_BY_VECTOR = "to query it by the vector in FILE"
-QUERIES = (TO_QUERY, TO_QUERY_BY_VECTOR)
+TO_QUERY_BY_MODEL = "to query it, with the files of its model in DIR"
+QUERIES = (TO_QUERY, TO_QUERY_BY_VECTOR, TO_QUERY_BY_MODEL)
 QUERY_WORDS, QUERY_CHARACTERS = 4, 40  # of a loaded text, enough to find it and short enough to read
 Wanted: TypeAlias = dict[str, str | Path | bool | None]  # values of options by name
 ANY_QUERY = "your text"  # where no loaded text is known
@@ -133,7 +134,12 @@ def to_query(task: Task, example: str = "", *, names_model: bool) -> NextStep:
     wanted = _target(task) | (_model(task) if names_model else {})
     if not embeds(task.model):
         return NextStep(TO_QUERY_BY_VECTOR, _with_options(("query", "--vector", "FILE"), _target(task), like="query"))
-    return NextStep(TO_QUERY, _with_options(("query", _query_of(example)), wanted, like="query"))
+    label = TO_QUERY
+    # The vectors of a model that fastembed does not list are kept without its files.
+    is_custom = task.options.keep_vectors and known_prefixes(task.model) is None
+    if is_custom and _value_unless_given("query", "model_path") is None:
+        label, wanted = TO_QUERY_BY_MODEL, wanted | {"model_path": "DIR"}
+    return NextStep(label, _with_options(("query", _query_of(example)), wanted, like="query"))
 
 
 def _target(task: Task) -> Wanted:

@@ -60,6 +60,35 @@ def test_a_model_of_ones_own_loads_and_answers(own: Terminal) -> None:
     assert own.records()["b"]["document"] == "enqueued"
 
 
+def test_kept_vectors_of_a_model_need_its_files_for_a_query_alone(own: Terminal) -> None:
+    """The printed query has a place for the folder, and records are repaired from the source without it."""
+    own.type(f"{LOAD} --chroma there")
+    said = own.type("upsert-cli run chroma:there#default --keep-vectors --task-id t").stderr
+    [printed] = [line.strip() for line in said.splitlines() if line.strip().startswith("upsert-cli query")]
+    assert "--model-path DIR" in printed and "in DIR:" in said
+    assert "--model-path DIR" in own.type("upsert-cli info t").stdout
+    found = json.loads(own.type(f"{printed.replace('DIR', 'mine')} --json").stdout)
+    assert len(found["hits"]) == 2
+    before = own.records(vectors=True)
+    code = "import chromadb; chromadb.PersistentClient('chroma').get_collection('default').delete(ids=['a'])"
+    run_python([sys.executable, "-c", code], folder=own.folder, environment=own.environment)
+    own.type("upsert-cli verify t --repair")
+    assert own.records(vectors=True) == before
+    own.env["UPSERT_CLI_QUERY_MODEL_PATH"] = str(own.folder / "mine")
+    assert "--model-path" not in own.type("upsert-cli info t").stdout
+
+
+def test_the_model_of_a_task_may_have_moved(own: Terminal) -> None:
+    """`verify` takes another folder for it, with or without a task."""
+    own.type(f"{LOAD} --task-id t")
+    (own.folder / "mine").rename(own.folder / "moved")
+    code = "import chromadb; chromadb.PersistentClient('chroma').get_collection('default').delete(ids=['b'])"
+    run_python([sys.executable, "-c", code], folder=own.folder, environment=own.environment)
+    assert "mine" in own.type("upsert-cli verify t --repair", expect=1).stderr
+    own.type("upsert-cli verify t --repair --model-path moved")
+    assert set(own.records()) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -64,7 +64,7 @@ def verify(
         if task_id is not None:
             task = session.task(task_id)
             _warn_of_missing_rows(session, task)
-            subject = Subject.of_task(session.journal, task.id)
+            subject = Subject.of_task(session.journal, task.id, options)
         else:
             subject = Subject.of_collection(session.journal, chroma, collection, options)
         outcome = (repair_subject if repair else verify_subject)(subject, context=session)

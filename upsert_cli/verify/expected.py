@@ -68,8 +68,13 @@ class Subject:
         return cls(journal=journal, target=target, identity=identity, options=options)
 
     @classmethod
-    def of_task(cls, journal: Journal, task_id: str) -> Subject:
+    def of_task(cls, journal: Journal, task_id: str, options: LoadOptions | None = None) -> Subject:
         """Return the collection of a task, with the rows that it should have loaded.
+
+        Args:
+            journal: Has the task.
+            task_id: Its id.
+            options: Where the model's files are, if not where the task found them.
 
         Raises:
             TaskNotFound: There is no such task.
@@ -77,6 +82,9 @@ class Subject:
             UpsertCliError: The collection does not exist.
         """
         task = journal.find(task_id)
+        if options is not None:
+            offline, folder = options.offline or task.options.offline, options.model_path or task.options.model_path
+            task = replace(task, options=replace(task.options, offline=offline, model_path=folder))
         resources = Resources(task, leases=journal.layout.servers)
         for source in resources.sources:
             if (change := source.change()) is not None:
@@ -116,9 +124,10 @@ class Subject:
 
     def vectors(self) -> Model | OwnVectors:
         """Return where the collection's vectors come from: its model, or its items."""
-        if not embeds(self.target.model.name):
-            return OwnVectors(dimension=self.target.model.dimension)
-        return self.model()
+        model, options = self.target.model, self.options
+        # Without the files of the model, the vectors that a task keeps can still be copied again.
+        are_kept = options.keep_vectors and bool(model.pooling) and options.given_model is None
+        return OwnVectors(dimension=model.dimension) if are_kept or not embeds(model.name) else self.model()
 
     def location(self) -> Location:
         """Return the location of the collection."""

@@ -37,15 +37,19 @@ class OnnxGraph:
     external_files: tuple[str, ...]
     """Files with weights, relative to the folder of the graph."""
 
+    tensors: dict[str, memoryview]
+    """The bytes of the weights that the graph's own file holds, by name."""
+
 
 def read_graph(path: Path) -> OnnxGraph:
-    """Read the outputs and external files of a graph.
+    """Read the parts of a graph; its weights stay in the file until somebody looks at them.
 
     Raises:
         ValueError: The file is not an ONNX graph.
         OSError: The file cannot be read.
     """
-    mapped = _mapped(path)
+    with path.open("rb") as file:
+        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # closed with the last view of it
     try:
         graph = _read(mapped)
     except (IndexError, TypeError, UnicodeDecodeError) as error:
@@ -55,32 +59,10 @@ def read_graph(path: Path) -> OnnxGraph:
     return graph
 
 
-def read_tensors(path: Path) -> Iterator[tuple[str, memoryview]]:
-    """Yield the names and bytes of the weights that a graph's file holds, in any order.
-
-    Raises:
-        ValueError: The file is not an ONNX graph.
-        OSError: The file cannot be read.
-    """
-    try:
-        for graph in _parts(_mapped(path), _GRAPH):
-            for initializer in _parts(graph, _INITIALIZER):
-                fields = dict(_fields(initializer))
-                name, content = fields.get(_TENSOR_NAME), fields.get(_RAW_DATA)
-                if isinstance(name, memoryview) and isinstance(content, memoryview):
-                    yield bytes(name).decode(), content
-    except (IndexError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError("it is not an ONNX graph") from error
-
-
-def _mapped(path: Path) -> memoryview:
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # closed with the last view of it
-
-
 def _read(model: memoryview) -> OnnxGraph:
     outputs: dict[str, Shape] = {}
     files: dict[str, None] = {}
+    tensors: dict[str, memoryview] = {}
     for graph in _parts(model, _GRAPH):
         for number, value in _fields(graph):
             if number == _OUTPUT:
@@ -88,7 +70,11 @@ def _read(model: memoryview) -> OnnxGraph:
                 outputs[bytes(name).decode()] = _shape(value)
             elif number == _INITIALIZER:
                 files |= dict.fromkeys(_external_files(value))
-    return OnnxGraph(outputs=outputs, external_files=tuple(files))
+                fields = dict(_fields(value))
+                tensor, content = fields.get(_TENSOR_NAME), fields.get(_RAW_DATA)
+                if isinstance(tensor, memoryview) and isinstance(content, memoryview):
+                    tensors[bytes(tensor).decode()] = content
+    return OnnxGraph(outputs=outputs, external_files=tuple(files), tensors=tensors)
 
 
 def _shape(output: int | memoryview) -> Shape:

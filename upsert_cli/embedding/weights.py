@@ -18,7 +18,7 @@ from upsert_cli.atomic import write_out
 from upsert_cli.embedding.cache import cached_model, is_cached
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, ModelEntry
 from upsert_cli.embedding.identity import Weights
-from upsert_cli.embedding.onnx_graph import read_graph, read_tensors
+from upsert_cli.embedding.onnx_graph import read_graph
 from upsert_cli.paths import user_cache_folder
 
 DIGEST_CHARACTERS = 32  # hex; 128 bits
@@ -118,8 +118,9 @@ def _graph_facts(path: Path) -> dict[str, Any]:
     The digest is of names and bytes, so it is the same however the file was written. Other files have neither.
     """
     try:
-        tensors = sorted(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in read_tensors(path))
-        digest = hashlib.sha256("\n".join(tensors).encode()).hexdigest()
-        return {"external": list(read_graph(path).external_files), "tensors": digest}
+        graph = read_graph(path)
     except ValueError:  # it is no graph
         return {"external": [], "tensors": None}
+    tensors = sorted(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in graph.tensors.items())
+    digest = hashlib.sha256("\n".join(tensors).encode()).hexdigest()
+    return {"external": list(graph.external_files), "tensors": digest}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 
 import click
 
@@ -77,14 +76,14 @@ def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: boo
     """
     if old == new:
         raise click.UsageError(f"{old} has that name already; NEW has to be another one.")
-    done = rename_collection(session.journal, chroma, old, new, replaces=replace, context=session)
+    records, kept = rename_collection(session.journal, chroma, old, new, replaces=replace, context=session)
     if json:
-        session.print_json({"collection": new, "chroma": chroma, "renamed": old} | asdict(done))
+        session.print_json({"collection": new, "chroma": chroma, "renamed": old, "records": records, "kept": kept})
         return
-    session.info(f"renamed the collection {old} of {chroma} to {new}, with {done.records:,} records")
-    if done.kept is not None:
+    session.info(f"renamed the collection {old} of {chroma} to {new}, with {records:,} records")
+    if kept is not None:
         session.info(
-            f"the former {new} is {done.kept} now; `upsert-cli collections delete {done.kept} --chroma "
+            f"the former {new} is {kept} now; `upsert-cli collections delete {kept} --chroma "
             f"{shlex.quote(chroma)} --yes` deletes it"
         )
 

@@ -127,18 +127,9 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
         return store.drop()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renaming:
-    """A collection that was renamed."""
-
-    records: int
-    kept: str | None
-    """The new name of the collection that had the name before; None if there was none."""
-
-
 def rename_collection(
     journal: Journal, chroma: str, name: str, to: str, *, replaces: bool, context: RunContext
-) -> Renaming:
+) -> tuple[int, str | None]:
     """Rename a collection, and let the unfinished tasks of this journal follow it.
 
     A death at any moment leaves every collection whole under some name, and a second call completes the renaming. A
@@ -151,6 +142,9 @@ def rename_collection(
         to: Its new name.
         replaces: Keep a collection that has the new name under another one.
         context: Receives messages about retries.
+
+    Returns:
+        The number of its records, and the new name of the collection that had the name before, if there was one.
 
     Raises:
         UsageFault: Chroma does not accept the new name.
@@ -166,7 +160,7 @@ def rename_collection(
     if (info := location.describe()) is None:
         state = place.state()
         if died is not None and state is not None and state.id == died.collection:
-            return Renaming(records=state.records, kept=died.kept)
+            return state.records, died.kept
         raise no_collection(chroma, name, undone="renamed")
     kept = _name_aside(location, to, replaces=replaces)  # before the collection is opened, which may take a while
     with _opened(journal, chroma, info, location, context) as store, ExitStack() as held:
@@ -177,7 +171,7 @@ def rename_collection(
             records = store.rename(to, aside=kept)
     if kept is None and died is not None:
         kept = died.kept
-    return Renaming(records=records, kept=kept)
+    return records, kept
 
 
 def _name_aside(location: Location, name: str, *, replaces: bool) -> str | None:

@@ -143,6 +143,13 @@ class ItemForm:
     vector_field: str = VECTOR_FIELD
     with_vectors: bool = False
 
+    def load_options(self) -> list[str]:
+        """Return the options by which a load finds documents and vectors there."""
+        options = [] if self.text_field == TEXT_FIELD else ["--text-field", self.text_field]
+        if self.with_vectors and self.vector_field != VECTOR_FIELD:
+            options += ["--vector-field", self.vector_field]
+        return options
+
     def written(self, item: Item) -> WrittenItem:
         """Return the item to write of one that `item_of_record` made.
 

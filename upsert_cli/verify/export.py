@@ -17,11 +17,9 @@ from typing import Any, BinaryIO, cast
 from upsert_cli.atomic import writing_out
 from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import is_chunk
-from upsert_cli.documents.recipe import TEXT_FIELD, VECTOR_FIELD
 from upsert_cli.documents.stored_items import ItemForm
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds, known_prefixes
 from upsert_cli.embedding.identity import ModelIdentity
-from upsert_cli.embedding.models import prefixes_of
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of
 from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import item_writer
@@ -77,12 +75,9 @@ class Export:
 
     def load_command(self) -> str:
         """Return the command that loads the file, without the collection that it is for."""
-        words = ["run", str(self.file)]
-        if self.form.text_field != TEXT_FIELD:
-            words += ["--text-field", self.form.text_field]
-        if self.form.with_vectors and self.form.vector_field != VECTOR_FIELD:
-            words += ["--vector-field", self.form.vector_field]
-        return shlex.join(["upsert-cli", *words, *self._model_options(), *(["--keep-lists"] if self.lists else [])])
+        lists = ["--keep-lists"] if self.lists else []
+        words = ["run", str(self.file), *self.form.load_options(), *self._model_options(), *lists]
+        return shlex.join(["upsert-cli", *words])
 
     def _model_options(self) -> list[str]:
         """Return the options by which a load takes the model of the collection, with its prefixes."""
@@ -91,8 +86,8 @@ class Export:
             return ["--model", NO_MODEL] if self.form.with_vectors else []
         options = ["--model", name] if self.form.with_vectors or name != DEFAULT_MODEL else []
         made_by = self.made_by
-        # The folder of a model that fastembed does not list may ask for any.
-        if made_by is not None and (made_by.pooling or made_by.prefixes != prefixes_of(name)):
+        # The folder of a model without known prefixes may ask for any.
+        if made_by is not None and made_by.prefixes != known_prefixes(name):
             passage, query = made_by.prefixes
             options += ["--passage-prefix", passage, "--query-prefix", query]
         return options

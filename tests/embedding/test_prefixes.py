@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_PREFIXES, PREFIXES, GivenFolder, Prefixes
 from upsert_cli.embedding.embedder import load_model
 from upsert_cli.embedding.fastembed import load_token_counter
+from upsert_cli.embedding.identity import Model
 from upsert_cli.embedding.models import find_model, list_models, prefixes_of
 
 
@@ -79,6 +81,14 @@ def test_each_text_reaches_the_model_after_its_prefix(tiny_model: Path, monkeypa
         assert counter.count([long])[0] > model.max_tokens
     assert embedder.count_query("three") == plain.count(["query: three"])[0]
     np.testing.assert_allclose(embedder.embed([long]), plain.embed([f"passage: {long}"]), atol=1e-6)
+
+
+def test_a_table_of_vectors_counts_with_its_tokenizer_alone(model: Model, tmp_path: Path) -> None:
+    """A model without a network has no settings of its tokenizer to read."""
+    (tmp_path / "model.safetensors").write_bytes(b"vectors")
+    shutil.copy(model.folder / "tokenizer.json", tmp_path)
+    found = find_model("minishlab/potion-base-8M", given=GivenFolder(path=tmp_path))
+    assert load_token_counter(found).count(["hello world"]) == [4]
 
 
 def test_fastembed_tells_documents_of_jina_v3_from_queries() -> None:

@@ -123,7 +123,7 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
     location = location_at(chroma, name, leases=journal.layout.servers)
     if (info := location.describe()) is None:
         raise no_collection(chroma, name, undone="deleted")
-    with _opened(journal, chroma, info, location, context) as store:
+    with opened(_whole(journal, chroma, info), context=context, location=location) as store:
         return store.drop()
 
 
@@ -163,7 +163,8 @@ def rename_collection(
             return state.records, died.kept
         raise no_collection(chroma, name, undone="renamed")
     kept = _name_aside(location, to, replaces=replaces)  # before the collection is opened, which may take a while
-    with _opened(journal, chroma, info, location, context) as store, ExitStack() as held:
+    target = _whole(journal, chroma, info)
+    with opened(target, context=context, location=location) as store, ExitStack() as held:
         if location.is_shared:  # the lease of a folder covers all of its collections
             held.enter_context(place.take_lease(Holder.this_process()))
         kept = _name_aside(location, to, replaces=replaces)
@@ -195,12 +196,9 @@ def _name_aside(location: Location, name: str, *, replaces: bool) -> str | None:
     return free
 
 
-@contextmanager
-def _opened(
-    journal: Journal, chroma: str, info: CollectionInfo, location: Location, context: RunContext
-) -> Iterator[StoreProcess]:
-    """Open a collection to rename or delete it as a whole."""
-    target = Target(
+def _whole(journal: Journal, chroma: str, info: CollectionInfo) -> Target:
+    """Return a collection to rename or delete as a whole."""
+    return Target(
         path=chroma,
         collection=info.name,
         model=replace(UNNAMED, dimension=info.dimension or 0),
@@ -208,8 +206,15 @@ def _opened(
         as_a_whole=True,
         leases=str(journal.layout.servers),
     )
-    with StoreProcess(target, location=location, context=context) as store:
-        if (warning := store.opened().upgrade) is not None:
+
+
+@contextmanager
+def opened(
+    target: Target, *, context: RunContext, task_id: str | None = None, location: Location | None = None
+) -> Iterator[StoreProcess]:
+    """Open a collection unchanged, with a warning if that upgrades its folder, and close it at the end."""
+    with StoreProcess(target, task_id=task_id, context=context, location=location) as store:
+        if not target.reads_only and (warning := store.opened().upgrade) is not None:
             context.warning(warning)
         yield store
 

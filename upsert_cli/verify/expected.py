@@ -48,14 +48,10 @@ class Subject:
     def of_collection(
         cls, journal: Journal, chroma: str, collection: str, options: LoadOptions, *, model: str | None = None
     ) -> Subject:
-        """Return a collection as it describes itself; `chroma` is as `canonical_target` spells it.
+        """Return a collection as it describes itself.
 
-        Args:
-            journal: The journal.
-            chroma: The target.
-            collection: Its name.
-            options: Where the model's files are.
-            model: The model that made the vectors, for a collection that does not name it.
+        `chroma` is as `canonical_target` spells it, `options` say where the model's files are, and `model` names the
+        one that made the vectors, for a collection that does not name it.
 
         Raises:
             Refusal: The collection names another model.
@@ -71,10 +67,7 @@ class Subject:
     def of_task(cls, journal: Journal, task_id: str, options: LoadOptions | None = None) -> Subject:
         """Return the collection of a task, with the rows that it should have loaded.
 
-        Args:
-            journal: Has the task.
-            task_id: Its id.
-            options: Where the model's files are, if not where the task found them.
+        `options` may say that the model's files are not where the task found them.
 
         Raises:
             TaskNotFound: There is no such task.
@@ -128,6 +121,11 @@ class Subject:
         # Without the files of the model, the vectors that a task keeps can still be copied again.
         are_kept = options.keep_vectors and bool(model.pooling) and options.given_model is None
         return OwnVectors(dimension=model.dimension) if are_kept or not embeds(model.name) else self.model()
+
+    @property
+    def task_id(self) -> str | None:
+        """The id of its task, if there is one."""
+        return None if self.task is None else self.task.id
 
     def location(self) -> Location:
         """Return the location of the collection."""

@@ -22,8 +22,9 @@ from upsert_cli.pipeline.compare import compare_documents
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.store.base import Record, RecordRef, Verdict
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.verify.collections import opened
 from upsert_cli.verify.expected import Subject
-from upsert_cli.verify.verification import Repaired, Verification, examine, opened
+from upsert_cli.verify.verification import Repaired, Verification, examine
 
 
 def repair(subject: Subject, *, context: RunContext) -> Verification:
@@ -94,6 +95,7 @@ class _Repairer:
                 f"only their sources have them: `upsert-cli verify --repair {subject.loaded_by() or 'TASK_ID'}` reads "
                 f"those of a task again, and `upsert-cli list` shows the tasks"
             )
+        self._opened = partial(opened, subject.target, context=context, task_id=subject.task_id)
         self.embedder = cache(partial(load_model, self._model))
         self.embeds = isinstance(self._model, Model)
         """Whether a model can make the vectors again; otherwise they are only in the sources and in the index."""
@@ -104,7 +106,7 @@ class _Repairer:
         Returns:
             The number of written records.
         """
-        with opened(self._subject, context=self._context) as store:
+        with self._opened() as store:
             own = sum(1 for _ in self._write(self._from_sources(store, None), store))
             blocks = (store.fetch(start=start, rows=MAX_ROWS) for start in itertools.count(0, MAX_ROWS))
             stored = itertools.takewhile(len, blocks)
@@ -113,7 +115,7 @@ class _Repairer:
     def write_again(self, found: Verification) -> int:
         """Write wrong records again, and return their number; delete stale ones."""
         stale = found.stale.keys()
-        with opened(self._subject, context=self._context) as store:
+        with self._opened() as store:
             done = set(self._write(self._from_sources(store, found), store))
             for ids in _blocks(stale):
                 records = store.fetch(ids)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.collections import other_load
+from upsert_cli.verify.collections import opened, other_load
 from upsert_cli.verify.expected import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
@@ -125,10 +124,10 @@ class Verification:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain data."""
-        target, task = self.subject.target, self.subject.task
+        target = self.subject.target
         return {
             "ok": not self.wrong,
-            "task": None if task is None else task.id,
+            "task": self.subject.task_id,
             "collection": target.collection,
             "chroma": target.path,
             "model": target.model.name or None,
@@ -188,7 +187,8 @@ def examine(subject: Subject, *, context: RunContext, ask_all: bool = False, giv
         TargetInUse: Another upsert-cli has the folder.
     """
     found = Verification(subject=subject)
-    with opened(subject, context=context, reads_only=True) as store:
+    target = replace(subject.target, reads_only=True)
+    with opened(target, context=context, task_id=subject.task_id) as store:
         every = 1 if ask_all else max(1, -(-store.opened().count // SAMPLE_ROWS))
         if subject.rows is not None:
             context.info("comparing the sources with the collection")
@@ -202,17 +202,6 @@ def examine(subject: Subject, *, context: RunContext, ask_all: bool = False, giv
     for one in found.unreadable:
         found.different.pop(one, None)
     return found
-
-
-@contextmanager
-def opened(subject: Subject, *, context: RunContext, reads_only: bool = False) -> Iterator[StoreProcess]:
-    """Open the collection unchanged, and close it at the end."""
-    target = replace(subject.target, reads_only=reads_only)
-    task_id = None if subject.task is None else subject.task.id
-    with StoreProcess(target, task_id=task_id, context=context) as store:
-        if not reads_only and (warning := store.opened().upgrade) is not None:
-            context.warning(warning)
-        yield store
 
 
 def _compare(batch: Batch, store: StoreProcess, found: Verification, wrong: dict[str, set[str]]) -> None:

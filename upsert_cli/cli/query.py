@@ -24,7 +24,7 @@ from upsert_cli.cli.options.shared_options import (
 from upsert_cli.limits import require_resources
 
 if TYPE_CHECKING:
-    from upsert_cli.verify.query import Nearest
+    from upsert_cli.store.base import Record
 
 MAX_RECORDS = 1_000
 
@@ -74,18 +74,20 @@ def query(
     subject = Subject.of_collection(session.journal, chroma, collection, options, model=model)
     asked = vector if text is None else text
     assert asked is not None  # noqa: S101  # one of them is given
-    found = nearest(subject, asked, rows=rows, where=where or None, context=session)
+    records, hits = nearest(subject, asked, rows=rows, where=where or None, context=session)
     if json:
-        session.print_json(found.as_json())
-    else:
-        _show(session, found)
+        asked_for = {"collection": collection, "chroma": chroma, "model": subject.target.model.name or None}
+        found = {"records": records, "text": text, "where": where or None, "hits": list(map(_as_json, hits))}
+        session.print_json(asked_for | found)
+        return
+    table = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _document(hit.text or "")) for hit in hits]
+    print_table(session.terminal, _COLUMNS, table)
+    if not hits:
+        session.info(f"none of the {records:,} records of {collection} matches --where")
 
 
-def _show(session: Invocation, found: Nearest) -> None:
-    rows = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _document(hit.text or "")) for hit in found.hits]
-    print_table(session.terminal, _COLUMNS, rows)
-    if not rows:
-        session.info(f"none of the {found.records:,} records of {found.target.collection} matches --where")
+def _as_json(hit: Record) -> dict[str, Any]:
+    return {"id": hit.id, "distance": hit.distance, "document": hit.text, "metadata": hit.metadata}
 
 
 def _document(text: str) -> str:

@@ -6,7 +6,8 @@ Nothing is written, and no lease is taken, so a load can begin while the query r
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,46 +26,15 @@ if TYPE_CHECKING:
 TRIES = 3  # while a load runs, which may be writing the index files at that moment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nearest:
-    """The records of a collection that are nearest to a text or a vector."""
-
-    target: Target
-    text: str | None
-    """None if a vector was given."""
-
-    where: dict[str, Any] | None
-    records: int
-    """In the collection."""
-
-    hits: tuple[Record, ...]
-    """The nearest first."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the answer as plain data."""
-        return {
-            "collection": self.target.collection,
-            "chroma": self.target.path,
-            "model": self.target.model.name or None,
-            "records": self.records,
-            "text": self.text,
-            "where": self.where,
-            "hits": [
-                {"id": hit.id, "distance": hit.distance, "document": hit.text, "metadata": hit.metadata}
-                for hit in self.hits
-            ],
-        }
-
-
 def nearest(
     subject: Subject, asked: str | array[float], *, rows: int, where: dict[str, Any] | None, context: RunContext
-) -> Nearest:
-    """Return the records nearest to a text, which is embedded, or to a vector.
+) -> tuple[int, Sequence[Record]]:
+    """Return the number of records in a collection, and those nearest to a text, which is embedded, or to a vector.
 
     Args:
         subject: The collection.
         asked: The text or the vector to query for.
-        rows: Number of records wanted.
+        rows: Number of records wanted; the nearest comes first.
         where: Chroma's filter on the metadata, such as `{"year": {"$gte": 2024}}`.
         context: Checked in the waits.
 
@@ -85,7 +55,7 @@ def nearest(
         )
     location = subject.location()
 
-    def ask() -> Nearest:
+    def ask() -> tuple[int, Sequence[Record]]:
         with _opened(target, location, context) as store:
             row = vector()  # while the process opens the collection
             if not (records := store.opened().count):
@@ -93,9 +63,7 @@ def nearest(
                     message=f"the collection {target.collection} in {target.path} holds no record; `upsert-cli run` "
                     f"loads into it"
                 )
-            hits = store.query(row, rows=rows, where=where)
-        text = asked if isinstance(asked, str) else None
-        return Nearest(target=target, text=text, where=where, records=records, hits=tuple(hits))
+            return records, store.query(row, rows=rows, where=where)
 
     for left in reversed(range(TRIES)):
         try:

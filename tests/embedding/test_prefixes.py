@@ -43,11 +43,11 @@ def test_models_whose_description_asks_for_prefixes_have_some() -> None:
         ("BAAI/bge-small-en", ("", "Represent this sentence for searching relevant passages: ")),
         ("google/embeddinggemma-300m", ("title: none | text: ", "task: search result | query: ")),
         (DEFAULT_MODEL, ("", "")),
-        ("my/own", ("", "")),
+        ("none", ("", "")),
     ],
 )
 def test_prefixes_of_models(name: str, prefixes: tuple[str, str]) -> None:
-    """The letters of a name may be in any case, and an unknown model has no prefixes."""
+    """The letters of a name may be in any case, and vectors of items have no prefixes."""
     assert prefixes_of(name) == prefixes
 
 

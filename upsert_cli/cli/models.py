@@ -12,7 +12,7 @@ from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import all_of, json_option
 from upsert_cli.cli.options.shared_options import MODEL_OPTIONS, load_option, model_options
 from upsert_cli.embedding.embedder import PROBE_TEXT, Precision, load_model, require_precision
-from upsert_cli.embedding.models import find_model, list_models, prefixes_of
+from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.limits import require_resources
 
@@ -38,7 +38,7 @@ def list_all(session: Invocation, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
     if json:
-        session.print_json([model.as_json() | prefixes_of(model.name).as_json() for model in known])
+        session.print_json([model.as_json() for model in known])
         return
     rows = [
         (
@@ -47,7 +47,7 @@ def list_all(session: Invocation, *, json: bool) -> None:
             str(model.max_tokens or ""),
             str(model.size_gb),
             "yes" if model.cached else "no",
-            *prefixes_of(model.name),
+            *model.prefixes,
         )
         for model in known
     ]

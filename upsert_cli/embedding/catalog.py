@@ -49,6 +49,27 @@ def parse_steps(steps: str) -> tuple[Pooling | None, bool]:
     return next((one for one in POOLINGS if one == name), None), name != steps
 
 
+class Prefixes(NamedTuple):
+    """Texts that the model reads before each other text; they are embedded and not stored."""
+
+    passage: str = ""
+    """Before each document."""
+
+    query: str = ""
+    """Before each search text."""
+
+    def as_json(self) -> dict[str, str]:
+        """Return them as fields of a model."""
+        return {"passage_prefix": self.passage, "query_prefix": self.query}
+
+    def as_arguments(self) -> str:
+        """Return the options that ask for them."""
+        return f"--passage-prefix {shlex.quote(self.passage)} --query-prefix {shlex.quote(self.query)}"
+
+
+NO_PREFIXES = Prefixes()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
     """A dense text model as fastembed's list describes it."""
@@ -60,6 +81,9 @@ class ModelEntry:
 
     weights: tuple[str, ...]
     """Files, relative to the model's folder: `onnx/model.onnx`, `onnx/model.onnx_data`."""
+
+    prefixes: Prefixes = NO_PREFIXES
+    """Those that its maker asks for."""
 
     size_gb: float = 0.0
     license: str = ""
@@ -84,7 +108,7 @@ class ModelEntry:
     def as_json(self) -> dict[str, Any]:
         """Return the model's line in the list of models."""
         names = ("name", "dimension", "max_tokens", "size_gb", "license", "description", "cached")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | self.prefixes.as_json()
 
     @property
     def is_static(self) -> bool:
@@ -109,27 +133,6 @@ DEFAULT_ENTRY = ModelEntry(
     weights=("model.onnx",),
     max_tokens=MAX_TOKENS,
 )
-
-
-class Prefixes(NamedTuple):
-    """Texts that the model reads before each other text; they are embedded and not stored."""
-
-    passage: str = ""
-    """Before each document."""
-
-    query: str = ""
-    """Before each search text."""
-
-    def as_json(self) -> dict[str, str]:
-        """Return them as fields of a model."""
-        return {"passage_prefix": self.passage, "query_prefix": self.query}
-
-    def as_arguments(self) -> str:
-        """Return the options that ask for them."""
-        return f"--passage-prefix {shlex.quote(self.passage)} --query-prefix {shlex.quote(self.query)}"
-
-
-NO_PREFIXES = Prefixes()
 
 # The makers' model cards name the prefixes. Each dense model of fastembed has an entry; a test compares the names.
 _SEARCHED_BY_SENTENCE = Prefixes(query="Represent this sentence for searching relevant passages: ")

@@ -34,7 +34,7 @@ class CustomModel:
     """The folder of a model that fastembed does not list."""
 
     def __init__(self, name: str, given: GivenFolder) -> None:
-        """Read nothing yet; every other method raises `UpsertCliError` for a file that cannot be read.
+        """Read nothing yet.
 
         Raises:
             UsageFault: The name cannot be printed.
@@ -71,6 +71,7 @@ class CustomModel:
             dimension=dimension,
             repository=None,
             weights=(file, *(str(Path(file).parent / name) for name in graph.external_files)),
+            prefixes=self._prefixes(),
             max_tokens=_size(limits.get("max_seq_length")),
             pooling=pooling or "mean",
             normalizes=self._given.normalize and (not self._modules or "Normalize" in self._modules),
@@ -79,7 +80,7 @@ class CustomModel:
             leaves_out_prompt=pooling == "mean" and self._pooling.get("include_prompt") is False,
         )
 
-    def prefixes(self) -> Prefixes:
+    def _prefixes(self) -> Prefixes:
         """Return the texts that sentence-transformers puts before documents and queries."""
         settings = self._settings("config_sentence_transformers.json")
         listed = settings.get("prompts")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.embedding.catalog import TABLE, ModelEntry
+from upsert_cli.embedding.catalog import NO_PREFIXES, TABLE, ModelEntry, known_prefixes
 from upsert_cli.embedding.embedder import PROBE_TEXT, check_vectors
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
 from upsert_cli.limits import limit_reached
@@ -40,6 +40,7 @@ def supported_models() -> Iterator[ModelEntry]:
             dimension=model["dim"],
             repository=model["sources"]["hf"],
             weights=(model["model_file"], *model["additional_files"]),
+            prefixes=known_prefixes(model["model"]) or NO_PREFIXES,
             size_gb=model["size_in_GB"],
             license=model["license"],
             description=model["description"],

@@ -19,7 +19,6 @@ from upsert_cli.embedding.catalog import (
     ModelEntry,
     Prefixes,
     embeds,
-    known_prefixes,
 )
 from upsert_cli.embedding.custom import SENTENCE_OUTPUT, CustomModel
 from upsert_cli.embedding.fetching import fetch_model
@@ -82,17 +81,8 @@ def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
 
 
 def prefixes_of(name: str, *, given: GivenFolder | None = None) -> Prefixes:
-    """Return the prefixes that the maker of a model asks for, in any case of the name's letters; none if not known.
-
-    Those of a model that fastembed does not list are in its folder.
-
-    Raises:
-        UpsertCliError: They cannot be read.
-    """
-    known = known_prefixes(name)
-    if known is None and given is not None:
-        return CustomModel(name, given).prefixes()
-    return NO_PREFIXES if known is None else known
+    """Return the prefixes that the maker of a model asks for, or none for `none`; see `find_entry`."""
+    return find_entry(name, given=given).prefixes if embeds(name) else NO_PREFIXES
 
 
 def list_models() -> list[ModelEntry]:
@@ -189,8 +179,7 @@ def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes |
     max_tokens = _max_tokens(entry, folder)
     if max_tokens is None:
         raise _damaged(entry, folder, "has a tokenizer_config.json that names no limit of tokens", source=source)
-    if prefixes is None:
-        prefixes = prefixes_of(entry.name, given=GivenFolder(path=folder) if source == "given folder" else None)
+    prefixes = entry.prefixes if prefixes is None else prefixes
     if entry.leaves_out_prompt and prefixes != NO_PREFIXES:
         raise UsageFault(
             message=f"the files of {entry.name} in {folder} leave the prompt out of the pooling (include_prompt: "

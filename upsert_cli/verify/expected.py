@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import NO_MODEL, embeds, parse_steps
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
-from upsert_cli.embedding.models import find_entry, find_model, prefixes_of
+from upsert_cli.embedding.models import find_entry, find_model
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -189,14 +189,14 @@ class Subject:
 
 def _named_model(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
     """Return the identity of a model that the user names for a collection, which may not name another one."""
-    known, name = target.model, find_entry(name, given=options.given_model).name
-    if known.name not in ("", NO_MODEL) and known.name.lower() != name.lower():
+    known, entry = target.model, find_entry(name, given=options.given_model)
+    if known.name not in ("", NO_MODEL) and known.name.lower() != entry.name.lower():
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} was made with the model {known.name}, not "
-            f"{name}; leave --model out, or name another --collection"
+            f"{entry.name}; leave --model out, or name another --collection"
         )
     is_known = known.name and embeds(known.name)
-    return known if is_known else replace(known, name=name, prefixes=prefixes_of(name, given=options.given_model))
+    return known if is_known else replace(known, name=entry.name, prefixes=entry.prefixes)
 
 
 def _describe(

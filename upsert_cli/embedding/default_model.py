@@ -138,11 +138,11 @@ _BEGINNING = """
     mask_real = Cast <to = 1> (mask_rows)
     mask_padding = Sub (one, mask_real)
     mask = Mul (mask_padding, masked)
-    words = Gather (embeddings__word_embeddings__weight, input_ids)
-    types = Gather (embeddings__token_type_embeddings__weight, token_type_ids)
+    word_vectors = Gather (embeddings__word_embeddings__weight, input_ids)
+    type_vectors = Gather (embeddings__token_type_embeddings__weight, token_type_ids)
     length = Shape <start = 1, end = 2> (input_ids)
     positions = Slice (embeddings__position_embeddings__weight, begin, length, begin)
-    typed_words = Add (words, types)
+    typed_words = Add (word_vectors, type_vectors)
     placed_words = Add (typed_words, positions)
     word_matrix = Reshape (placed_words, matrix)
     tokens = LayerNormalization <axis = -1, epsilon = {epsilon}>
@@ -208,7 +208,7 @@ def build_bert_graph(tensors: Tensors, config: Mapping[str, Any]) -> onnx.ModelP
         "begin": (0,),
     }
     numbers = {"one": 1.0, "half": 0.5, "root_of_two": 2**0.5, "masked": MASKED}
-    constants = {name: np.asarray(value, np.int64) for name, value in integers.items()}
+    constants: dict[str, NDArray[Any]] = {name: np.asarray(value, np.int64) for name, value in integers.items()}
     constants |= {name: np.asarray(value, np.float32) for name, value in numbers.items()}
     dense = {node.input[1] for node in graph.node if node.op_type == "Gemm"}
     for name in {name for node in graph.node for name in node.input} & tensors.keys():

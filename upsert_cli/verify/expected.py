@@ -44,6 +44,9 @@ class Subject:
     rows: Rows | None = None
     """The rows of the task's sources; None without a task."""
 
+    named: ModelIdentity | None = None
+    """The model of the vectors by the user's word, where the collection holds vectors that its items brought."""
+
     @classmethod
     def of_collection(
         cls, journal: Journal, chroma: str, collection: str, options: LoadOptions, *, model: str | None = None
@@ -59,9 +62,13 @@ class Subject:
         """
         info, target = _describe(journal, chroma, collection, options)
         identity = None if info.stamp is None else target.model.hashed
-        if model is not None and embeds(model):
-            target = replace(target, model=_named_model(target, model, options))
-        return cls(journal=journal, target=target, identity=identity, options=options)
+        subject = cls(journal=journal, target=target, identity=identity, options=options)
+        if model is None or not embeds(model):
+            return subject
+        named = _named_model(target, model, options)
+        if embeds(target.model.name):
+            return replace(subject, target=replace(target, model=named))
+        return replace(subject, named=named)  # the store knows such vectors as those of items
 
     @classmethod
     def of_task(cls, journal: Journal, task_id: str, options: LoadOptions | None = None) -> Subject:
@@ -161,7 +168,7 @@ class Subject:
                 message=f"the collection {target.collection} in {target.path} does not say which model made its "
                 f"vectors, so no vector was made; load it again into a collection of this tool's own"
             )
-        made_by, options = target.model, self.options
+        made_by, options = self.named or target.model, self.options
         if made_by.pooling and options.pooling is None:
             pooling, normalized = parse_steps(made_by.pooling)
             options = replace(options, pooling=pooling, no_normalize=not normalized)

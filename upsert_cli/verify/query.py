@@ -96,7 +96,7 @@ def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
             message=f"the collection {target.collection} in {target.path} does not say which model made its vectors; "
             f"name it by --model NAME, or give a vector by --vector FILE"
         )
-    if not embeds(target.model.name):
+    if subject.named is None and not embeds(target.model.name):
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} holds the vectors that its items brought, "
             f"and nothing says which model made them; `query --vector FILE` takes a vector of "

@@ -137,7 +137,7 @@ def to_query(task: Task, example: str = "", *, names_model: bool) -> NextStep:
     label = TO_QUERY
     # The vectors of a model that fastembed does not list are kept without its files.
     is_custom = task.options.keep_vectors and known_prefixes(task.model) is None
-    if is_custom and _value_unless_given("query", "model_path") is None:
+    if is_custom and not isinstance(_value_unless_given("query", "model_path"), Path):
         label, wanted = TO_QUERY_BY_MODEL, wanted | {"model_path": "DIR"}
     return NextStep(label, _with_options(("query", _query_of(example)), wanted, like="query"))
 

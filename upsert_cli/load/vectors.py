@@ -11,8 +11,8 @@ from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import NO_MODEL, NO_PREFIXES, embeds
 from upsert_cli.embedding.embedder import Embedder, load_model, require_precision
 from upsert_cli.embedding.fastembed import load_token_counter, load_tokenizer
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
-from upsert_cli.embedding.models import find_model, full_name, identity_if_known, model_without_weights, prefixes_of
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors, identity_if_known
+from upsert_cli.embedding.models import find_model, full_name, model_without_weights, prefixes_of
 from upsert_cli.errors import Refusal, UpsertCliError, UsageFault
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.preflight import first_dimension

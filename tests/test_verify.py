@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -357,8 +358,8 @@ def test_records_that_no_query_finds_are_all_restored(tiny: Terminal, tiny_model
     """If a sample shows that the index has dropped records, a repair looks for every record, also outside the sample."""
     rows, lost = 500, 6
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
-    words = ["sand", "river", "stone", "lamp", "harvest", "engine", "violin", "winter", "copper", "garden"]
-    texts = [" ".join(words[int(digit)] for digit in f"{number * 7919:09d}") for number in range(rows)]
+    choose = Random(rows)
+    texts = [" ".join(map(str, choose.sample(range(10_000), 9))) for _ in range(rows)]
     tiny.write(
         "a.jsonl", [{"object_id": f"obj-{number:05d}", "payload": {"text": text}} for number, text in enumerate(texts)]
     )

@@ -17,24 +17,27 @@ from upsert_cli.embedding.identity import Model
 if TYPE_CHECKING:
     import onnx
 
-INNER = 64  # numbers inside a layer; the real model has 1,536
 # Rows of the table of words, which tokens share; the real model has 30,522, and reading them is most of a short load.
 WORDS = 1021
+TOKENS = 8_000  # of the vocabulary, which has the frequent words first; to read all 30,522 takes four times the CPU
 
 Tensors = dict[str, NDArray[np.float32]]
 
 
 def build_tiny_model(model: Model, folder: Path) -> Path:
-    """Fill a folder with a one-layer model for `--model-path`, and return the folder.
+    """Fill a folder with a model without layers for `--model-path`, and return the folder.
+
+    Its vectors are the means of random vectors of the words, and of their places.
 
     Args:
         model: Provides the tokenizer and the settings; the tiny model has its dimension and name.
         folder: An empty folder.
     """
     config = json.loads((model.folder / "config.json").read_text())
-    config |= {"num_hidden_layers": 1, "intermediate_size": INNER, "vocab_size": WORDS}
+    config |= {"num_hidden_layers": 0, "vocab_size": WORDS}
     for path in model.folder.glob("*.json"):
         shutil.copy(path, folder)
+    _drop_rare_words(folder / "tokenizer.json")
     graph = build_bert_graph(_tiny_weights(config), config)
     _share_words(graph)
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
@@ -100,6 +103,15 @@ def random_weights(config: Mapping[str, Any], *, mean: float = 0.1, spread: floa
     return {name: random.normal(mean, spread, shape).astype(np.float32) for name, shape in _shapes(config).items()}
 
 
+def _drop_rare_words(path: Path) -> None:
+    """Leave the frequent words of a tokenizer, and all single characters, so that few texts have an unknown token."""
+    tokenizer = json.loads(path.read_text())
+    words = tokenizer["model"]["vocab"].items()
+    kept = {word: token for word, token in words if token < TOKENS or len(word.removeprefix("##")) == 1}
+    tokenizer["model"]["vocab"] = kept
+    path.write_text(json.dumps(tokenizer))
+
+
 def _share_words(model: onnx.ModelProto) -> None:
     """Let each token have the row of the remainder of its number."""
     from onnx import helper, numpy_helper
@@ -112,13 +124,10 @@ def _share_words(model: onnx.ModelProto) -> None:
 
 
 def _tiny_weights(config: Mapping[str, Any]) -> Tensors:
-    """Return random weights whose layers keep the scale of what they are given, as trained ones do."""
+    """Return random weights that keep the scale of what they are given, as trained ones do."""
     weights = random_weights(config, mean=0, spread=0.05, seed=0)
-    for name, value in weights.items():
-        if name.endswith("LayerNorm.weight"):
-            value[:] = 1
-        elif name.endswith("LayerNorm.bias"):
-            value[:] = 0
+    weights["embeddings.LayerNorm.weight"][:] = 1
+    weights["embeddings.LayerNorm.bias"][:] = 0
     return weights
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 
 from tests.support.forked import start_python
 
@@ -99,7 +100,7 @@ class ChromaServer:
         address = f"{self.url}/api/v2/{path}"
         answer = httpx.request(method, address, json=body, timeout=60.0, trust_env=False, verify=NO_CERTIFICATES)
         answer.raise_for_status()
-        return answer.json()
+        return orjson.loads(answer.content)
 
 
 def free_port() -> int:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.support.forked import run_python, start_python
 from tests.support.waiting import wait_until
 
@@ -147,12 +149,15 @@ class Terminal:
         done = run_python(program, folder=self.folder, environment=self.environment)
         assert done.returncode == 0, done.stderr.decode()
         value: dict[str, dict[str, Any]] = json.loads(done.stdout)
+        for record in value.values() if vectors else ():
+            record["vector"] = np.frombuffer(bytes.fromhex(record["vector"]), dtype=np.float32).tolist()
         return value
 
 
+# Vectors are printed as their bytes: to print and to parse a hundred thousand numbers takes longer than a load.
 _READ_BACK = """
 import json, sys
-import chromadb
+import chromadb, numpy
 collection = chromadb.PersistentClient(sys.argv[1]).get_collection(sys.argv[2])
 include = ["documents", "metadatas"] + (["embeddings"] if sys.argv[3] else [])
 found = {}
@@ -162,7 +167,7 @@ for offset in range(0, collection.count(), 1000):
         assert identifier not in found
         found[identifier] = {"document": part["documents"][place], "metadata": part["metadatas"][place]}
         if sys.argv[3]:
-            found[identifier]["vector"] = [float(x) for x in part["embeddings"][place]]
+            found[identifier]["vector"] = part["embeddings"][place].astype(numpy.float32).tobytes().hex()
 print(json.dumps(found))
 """
 

@@ -78,8 +78,8 @@ def _check(tiny: Terminal, write: Write, suffix: str, *, rows: int) -> None:
 
 @pytest.mark.parametrize(("write", "suffix"), [(_write_jsonl, ".jsonl"), (_write_parquet, ".parquet")])
 def test_memory_does_not_grow_with_the_rows(tiny: Terminal, write: Write, suffix: str) -> None:
-    """A hundred thousand rows take no more than ten thousand, and each is counted."""
-    _check(tiny, write, suffix, rows=100_000)
+    """Forty thousand rows take no more than ten thousand, and each is counted."""
+    _check(tiny, write, suffix, rows=40_000)
 
 
 @pytest.mark.slow

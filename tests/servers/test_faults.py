@@ -126,8 +126,8 @@ def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: 
 
 def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:
     """A load waits for its server to come back, and then has lost nothing of it."""
-    tiny.write("a.jsonl", vectored(2_000))
-    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 50 --chroma {server.url}")
+    tiny.write("a.jsonl", vectored(600))
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 15 --chroma {server.url}")
     tiny.wait_for_rows("t")
     server.kill()
     tiny.wait_for_line(process, "trying again in")
@@ -135,13 +135,13 @@ def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: Chrom
     _, said = process.communicate()
     assert process.returncode == 0, said
     tiny.type("upsert-cli verify t")
-    assert len(server.records("default")) == 2_000
+    assert len(server.records("default")) == 600
 
 
 def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:
     """After --retry-for the task fails with what to do; a signal ends the waiting; `restart` continues."""
-    tiny.write("a.jsonl", vectored(2_000))
-    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 50 --retry-for 2 --chroma {server.url}")
+    tiny.write("a.jsonl", vectored(600))
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 15 --retry-for 2 --chroma {server.url}")
     tiny.wait_for_rows("t")
     server.kill()
     _, said = process.communicate()
@@ -150,7 +150,7 @@ def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored
     assert "upsert-cli restart t" in said
     committed = tiny.info("t")["progress"]["rows"]
     server.start()
-    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50 --retry-for 600 --chroma " + server.url)
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 15 --retry-for 600 --chroma " + server.url)
     tiny.wait_for_rows("t")
     server.kill()
     tiny.wait_for_line(process, "trying again in")
@@ -161,8 +161,8 @@ def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored
     server.start()
     tiny.type("upsert-cli restart t")
     counts = tiny.info("t")["counts"]
-    assert (counts["read"], counts["failed"]) == (2_000, 0)
-    assert len(server.records("default")) == 2_000
+    assert (counts["read"], counts["failed"]) == (600, 0)
+    assert len(server.records("default")) == 600
 
 
 def test_a_server_of_another_version(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:

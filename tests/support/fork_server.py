@@ -9,6 +9,7 @@ first Python children that the command starts, and may have spares of their own.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import fcntl
 import gc
 import importlib
@@ -24,8 +25,10 @@ import sys
 import tempfile
 import termios
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import upsert_cli
@@ -56,6 +59,10 @@ STREAMS = 3  # standard input, output and error
 PROGRAMS = ("-m", "-c", "-P")  # the interpreter's first argument, where a forked process can run the program
 FIRST_FREE = 64  # above all descriptors that a process of the server has open
 BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Of Linux's headers sched.h, mount.h and prctl.h.
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x0002_0000, 0x1000_0000, 0x2000_0000
+MS_REC, MS_PRIVATE = 0x4000, 0x4_0000
+PR_SET_PDEATHSIG = 1
 
 WITHOUT_CHILDREN = {
     "--help",
@@ -117,6 +124,12 @@ class Request:
     controlling_terminal: bool = False
     """Whether standard input is a terminal that is to control the new session."""
 
+    contained: bool = False
+    """Whether the program is PID 1 of a container, for which the new process waits."""
+
+    imports: Sequence[str] = ()
+    """Modules that the program imports, and that the server imports before it forks the first such program."""
+
     def encode(self) -> bytes:
         """Return the request as one message."""
         return json.dumps(asdict(self)).encode()
@@ -147,6 +160,7 @@ class Server:
                     return None
                 request = Request(**json.loads(message))
                 reply = socket.socket(fileno=descriptors.pop())
+                import_all(request.imports)
                 if not (pid := os.fork()):
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -187,7 +201,31 @@ def take_over(request: Request, descriptors: list[int]) -> None:
     time.tzset()
     tempfile.tempdir = None
     _open_streams(request.closed)
+    if request.contained:
+        become_first()
     signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
+
+
+def become_first() -> None:
+    """Go on as PID 1 of new namespaces, as a program of `unshare -rpf --mount-proc --kill-child` does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(function: str, *arguments: int | bytes | None) -> None:
+        if getattr(libc, function)(*arguments):
+            raise OSError(ctypes.get_errno(), f"{function} failed")
+
+    user, group = os.getuid(), os.getgid()
+    call("unshare", CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS)
+    for name, value in {"setgroups": "deny", "uid_map": f"0 {user} 1", "gid_map": f"0 {group} 1"}.items():
+        Path(f"/proc/self/{name}").write_text(value)
+    if pid := os.fork():
+        for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the program
+            signal.signal(number, signal.SIG_IGN)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    call("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    call("mount", b"proc", b"/proc", b"proc", 0, None)
 
 
 def _open_streams(closed: tuple[int, ...]) -> None:
@@ -332,6 +370,13 @@ class Exit:
         os._exit(self._code)
 
 
+def import_all(names: Iterable[str]) -> None:
+    """Import modules, of which some may not be installed."""
+    for name in names:
+        with suppress(ImportError):
+            importlib.import_module(name)
+
+
 def main(control: socket.socket) -> None:
     """Import everything, serve, and run what a forked process is asked for."""
     program = Exit()
@@ -339,9 +384,7 @@ def main(control: socket.socket) -> None:
     for module in pkgutil.walk_packages(upsert_cli.__path__, "upsert_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in HEAVY:
-        with suppress(ImportError):
-            importlib.import_module(name)
+    import_all(HEAVY)
     gc.collect()
     gc.freeze()
     request = Server(control).serve()

@@ -22,9 +22,16 @@ from tests.support.fork_server import STREAMS, Request, blocked_signals, current
 from upsert_cli.store import child_process
 
 # What a program may find different from the server: nothing reads it before all is imported.
-READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_")
+READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_", "AWS_", "AZURE_", "PIP_", "RAY_")
 READ_LATE_NAMES = {"CI", "HOME", "COLUMNS", "LINES", "TERM", "TMPDIR", "TZ"}
-READ_LATE_NAMES |= {"NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "CHROMA_API_KEY"}
+READ_LATE_NAMES |= {"NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "CHROMA_API_KEY", "HF_TOKEN"}
+READ_LATE_NAMES |= {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy"}
+READ_LATE_NAMES |= {"STORAGE_EMULATOR_HOST"}
+# Variables that a program, or all that it imports, never sees.
+NEVER_READ = {"upsert_cli": "CHROMA_", "pip": "HF_"}
+# What a program imports, and the server has to import before it forks the first one.
+IMPORTS = {"pip": ("pip._internal.cli.main", "pip._internal.commands.download")}
+CONTAINER = ("unshare", "-rpf", "--mount-proc", "--kill-child", "--")  # starts a program as PID 1
 REPLY_BYTES = 64  # bytes of a number in digits at most
 
 
@@ -48,11 +55,16 @@ class Forker:
 
     def can_run(self, arguments: list[str], environment: Mapping[str, str]) -> bool:
         """Check that a forked process would do the same as a started one."""
-        if arguments[0] != sys.executable or "ray" in arguments:
+        if arguments[0] != sys.executable:
             return False
+        unread = tuple(names for program, names in NEVER_READ.items() if program in arguments)
+        return not [name for name in self.changed(environment) if not name.startswith(unread)]
+
+    def changed(self, environment: Mapping[str, str]) -> set[str]:
+        """Return the variables that may matter to what the server has imported already, and differ from its own."""
         before = self._environment
         changed = {name for name in before.keys() | environment.keys() if before.get(name) != environment.get(name)}
-        return all(name in READ_LATE_NAMES or name.startswith(READ_LATE) for name in changed)
+        return {name for name in changed if not (name in READ_LATE_NAMES or name.startswith(READ_LATE))}
 
     def fork(self, request: Request, descriptors: list[int]) -> socket.socket:
         """Have a process forked; return the socket that tells its id, and at its end its status."""
@@ -89,10 +101,11 @@ class ForkedProcess(subprocess.Popen[Any]):
         controlling_terminal: bool = False,
         pass_fds: Sequence[int] = (),
         closed: Sequence[int] = (),
+        contained: bool = False,
         server: Forker | None = None,
         **options: Any,
     ) -> None:
-        """Start a Python program with the parameters of `Popen`, closed streams, and perhaps a controlling terminal."""
+        """Start a Python program with the parameters of `Popen`; see `start_python` for the others."""
         self._server = server or forker()
         self._passed = list(pass_fds)
         self._request = Request(
@@ -105,6 +118,8 @@ class ForkedProcess(subprocess.Popen[Any]):
             umask=current_umask(),
             new_session=start_new_session or controlling_terminal,
             controlling_terminal=controlling_terminal,
+            contained=contained,
+            imports=[name for program, names in IMPORTS.items() if program in arguments for name in names],
         )
         super().__init__(arguments, **options)
 
@@ -148,6 +163,7 @@ def start_python(
     forks: bool = True,
     controlling_terminal: bool = False,
     closed: Sequence[int] = (),
+    contained: bool = False,
     **options: Any,
 ) -> subprocess.Popen[Any]:
     """Start a program as `Popen` does; a Python program is forked if that makes no difference to it.
@@ -159,11 +175,15 @@ def start_python(
         forks: Whether it may be forked.
         controlling_terminal: Whether standard input is a terminal that is to control the process.
         closed: Numbers of the standard streams that are closed in the process.
+        contained: Whether the program is PID 1 of a container; the process that is returned waits for it.
         options: Of `Popen`.
     """
     options |= {"cwd": folder, "env": dict(environment)}
     if forks and sys.platform == "linux" and forker().can_run(arguments, environment):
-        return ForkedProcess(arguments, controlling_terminal=controlling_terminal, closed=closed, **options)
+        options |= {"controlling_terminal": controlling_terminal, "closed": closed, "contained": contained}
+        return ForkedProcess(arguments, **options)
+    if contained:
+        arguments = [*CONTAINER, *arguments]
     if controlling_terminal:
         options |= {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), "start_new_session": True}
     if closed:
@@ -172,12 +192,18 @@ def start_python(
 
 
 def run_python(
-    arguments: list[str], *, folder: Path, environment: Mapping[str, str], stdin: bytes = b"", forks: bool = True
+    arguments: list[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    stdin: bytes = b"",
+    forks: bool = True,
+    timeout: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program as `subprocess.run` does, and wait for its end."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with start_python(arguments, folder=folder, environment=environment, forks=forks, **pipes) as process:
-        output, errors = process.communicate(stdin)
+        output, errors = process.communicate(stdin, timeout)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 

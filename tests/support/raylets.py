@@ -30,6 +30,7 @@ class Raylets:
     @contextmanager
     def started(cls, count: int, *, head_processors: int = 0, processors: int = 1) -> Iterator[Raylets]:
         """Yield a cluster of so many raylets next to its head, each with so many processors, and end it."""
+        before = dict(os.environ)
         # All processes of the cluster are known by it, also to those who look for them.
         os.environ |= {
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -42,8 +43,8 @@ class Raylets:
             yield raylets
         finally:
             raylets._cluster.shutdown()
-            for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-                os.environ.pop(name, None)
+            for name in os.environ.keys() - before.keys():  # Ray sets more of them
+                del os.environ[name]
 
     @property
     def address(self) -> str:

@@ -19,6 +19,7 @@ from tests.support.terminal import Terminal
 from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.embedder import usable_processors
 from upsert_cli.embedding.identity import Model
 from upsert_cli.embedding.models import find_model
 from upsert_cli.store import child_process
@@ -30,6 +31,12 @@ hypothesis.settings.load_profile("any machine")
 MODEL_CACHE = cache_folder()
 OTHER_CHROMAS = MODEL_CACHE.parent / "chroma-for-tests"
 """The environments with other versions of Chroma, each made once a machine."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are processors, since some tests wait for what has to take time."""
+    return usable_processors() + 1
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -53,18 +53,6 @@ def converter(kind: pa.DataType) -> Convert:
     return partial(_plain, kind) if _is_plain(kind) else _exact(kind)
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Tell whether a type holds text or bytes in any logical type and encoding."""
-    import pyarrow as pa
-    from pyarrow import types
-
-    while isinstance(kind, pa.BaseExtensionType | pa.DictionaryType):
-        kind = kind.value_type if types.is_dictionary(kind) else kind.storage_type
-    return types.is_fixed_size_binary(kind) or kind in (
-        pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(),
-    )  # fmt: skip
-
-
 def _plain(kind: pa.DataType, column: Column) -> list[Any]:
     try:
         return _as_pyarrow_does(column)
@@ -88,7 +76,11 @@ def _is_plain(kind: pa.DataType) -> bool:
         return bool(kind.unit != "ns")
     if types.is_decimal(kind):
         return bool(kind.scale > 0)
-    unchanged = (types.is_null, types.is_date, is_text, types.is_integer, types.is_floating, types.is_boolean)
+    unchanged = (
+        types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_date,
+        types.is_string, types.is_large_string, types.is_string_view,
+        types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary,
+    )  # fmt: skip
     return any(is_kind(kind) for is_kind in unchanged)
 
 

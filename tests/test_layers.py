@@ -152,7 +152,6 @@ ALLOWED_TWICE = {
     "pyarrow": [
         "sources/object_stores.py",
         "sources/parquet.py",
-        "sources/parquet_times.py",
         "sources/parquet_values.py",
     ],
 }

@@ -156,7 +156,7 @@ def _rows(count: int) -> str:
 
 @contextmanager
 def _readers(path: FilePath, file: pq.ParquetFile) -> Iterator[Sequence[Reader]]:
-    """Yield what reads the rows: the open file, and for INT96 timestamps the same file again; see `parquet_times`."""
+    """Yield what reads the rows: the open file, and for INT96 timestamps the same file again; see `parquet_values`."""
     readers = [partial(file.iter_batches, use_threads=False)]
     leaves = (file.schema.column(index) for index in range(len(file.schema)))
     # By type, since the path of a leaf does not tell a struct's field from a column with a dot in its name.

@@ -2,21 +2,30 @@
 
 The differences from the same data as JSONL are those that the formats impose: a missing field of a struct is null, not
 absent; bytes stay bytes until their use is known (see `json_text.as_utf8`); a map that repeats a key is a list of
-pairs, since an object would lose one.
+pairs, since an object would lose one. Python's dates and times have microseconds and the years 1 to 9999: a value with
+nanoseconds is kept as text, and an invalid date or time is unreadable.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from upsert_cli.packages import install_command
 from upsert_cli.redaction import error_line
-from upsert_cli.sources.json_text import Pairs, as_text, as_utf8
-from upsert_cli.sources.parquet_times import dates, durations, times_of_day, timestamps
+from upsert_cli.sources.json_text import ExactText, Pairs, as_text, as_utf8, duration_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_NANOS = 10**9  # nanoseconds of a second
+_DAY = 86_400 * _NANOS  # nanoseconds
+_MAX_DURATION = 999_999_999 * 86_400 * 10**6  # microseconds; timedelta's limit, less its last day
+_YEARS = "out of range: Python's calendar has the years 1 to 9999"
+_MICROSECONDS_END = 26  # characters of `2023-11-14T22:13:20.123456`, after which come nanoseconds, then the zone
 
 Column: TypeAlias = "tuple[pa.Array, ...]"
 """A column as the reader returned it; one with INT96 timestamps also as a second reader did, in seconds."""
@@ -105,10 +114,10 @@ def _exact(kind: pa.DataType) -> Convert:
         (types.is_map, lambda kind: partial(_maps, converter(kind.key_type), converter(kind.item_type))),
         (_is_list, lambda kind: partial(_lists, converter(kind.value_type))),
         (types.is_struct, lambda kind: partial(_structs, [(field.name, converter(field.type)) for field in kind])),
-        (types.is_timestamp, lambda _: timestamps),
-        (types.is_date, lambda _: dates),
-        (types.is_time, lambda _: times_of_day),
-        (types.is_duration, lambda _: durations),
+        (types.is_timestamp, lambda _: _timestamps),
+        (types.is_date, lambda _: lambda column: _in_calendar("a date", column[0])),
+        (types.is_time, lambda _: partial(_of_nanoseconds, _time_of_day)),
+        (types.is_duration, lambda _: partial(_of_nanoseconds, _duration)),
         (types.is_decimal, lambda _: _decimals),
     ]
     return next((convert_of(kind) for is_kind, convert_of in kinds if is_kind(kind)), _as_pyarrow_does)
@@ -185,3 +194,86 @@ def _maps(convert_keys: Convert, convert_items: Convert, column: Column) -> list
         else:
             rows.append(row if is_valid else None)
     return rows
+
+
+# -- dates and times ----------------------------------------------------------------------------------------------
+
+
+def _timestamps(column: Column) -> list[Any]:
+    """Return datetimes; text for those with nanoseconds."""
+    import pyarrow as pa
+
+    array = column[0]
+    if array.type.unit != "ns":
+        return _in_calendar("a timestamp", array)
+    nanos = _int96(*column) if len(column) > 1 and column[1].type.unit == "s" else _integers(array)
+    try:
+        micros = pa.array([None if n is None else n // 1000 for n in nanos], pa.timestamp("us", array.type.tz))
+    except OverflowError as error:
+        raise ValueError(f"a timestamp is {_YEARS}") from error
+    return [
+        time if n is None or n % 1000 == 0 else _with_nanos(time, n % 1000)
+        for time, n in zip(_in_calendar("a timestamp", micros), nanos, strict=True)
+    ]
+
+
+def _int96(nanos: pa.Array, seconds: pa.Array) -> list[int | None]:
+    """Return the nanoseconds since 1970 of INT96 timestamps.
+
+    pyarrow's nanoseconds overflow outside the years 1677 to 2262, without an error. The difference, a multiple of
+    2**64, follows from the whole seconds, which cannot overflow.
+    """
+    return [
+        None if whole is None or n is None else whole * _NANOS + (n - whole * _NANOS) % 2**64
+        for n, whole in zip(_integers(nanos), _integers(seconds), strict=True)
+    ]
+
+
+def _with_nanos(time: datetime.datetime | datetime.time, nanos: int) -> ExactText:
+    today = time if isinstance(time, datetime.datetime) else datetime.datetime.combine(datetime.date.min, time)
+    text = today.isoformat(timespec="microseconds")
+    text = f"{text[:_MICROSECONDS_END]}{nanos:03d}{text[_MICROSECONDS_END:]}"
+    return ExactText(text if isinstance(time, datetime.datetime) else text.partition("T")[2])
+
+
+def _in_calendar(what: str, array: pa.Array) -> list[Any]:
+    import pyarrow as pa
+
+    try:
+        values: list[Any] = array.to_pylist()
+    except pa.ArrowInvalid as error:
+        command = install_command("tzdata")
+        raise ValueError(f"its time zone {array.type.tz} is not known here; `{command}` adds time zones") from error
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"{what} is {_YEARS}") from error
+    return values
+
+
+def _time_of_day(nanos: int) -> datetime.time | ExactText:
+    """Return a time; text for one with nanoseconds, and for the end of a day, 24:00:00."""
+    if nanos == _DAY:
+        return ExactText("24:00:00")
+    if not 0 <= nanos < _DAY:
+        raise ValueError(f"{duration_text(nanos)} is not a time of day")
+    seconds, rest = divmod(nanos, _NANOS)
+    time = datetime.time(seconds // 3600, seconds // 60 % 60, seconds % 60, rest // 1000)
+    return _with_nanos(time, rest % 1000) if rest % 1000 else time
+
+
+def _duration(nanos: int) -> datetime.timedelta | ExactText:
+    """Return a timedelta; text for one with nanoseconds or longer than Python's longest."""
+    micros, rest = divmod(nanos, 1000)
+    if rest or abs(micros) > _MAX_DURATION:
+        return ExactText(duration_text(nanos))
+    return datetime.timedelta(microseconds=micros)
+
+
+def _of_nanoseconds(value_of: Callable[[int], Any], column: Column) -> list[Any]:
+    """Return the values of a column of times of day or durations, made of their nanoseconds."""
+    factor = _NANOS // _PER_SECOND[column[0].type.unit]
+    return [None if value is None else value_of(value * factor) for value in _integers(column[0])]
+
+
+def _integers(array: pa.Array) -> list[int | None]:
+    integers: list[int | None] = array.cast(f"int{array.type.bit_width}").to_pylist()
+    return integers

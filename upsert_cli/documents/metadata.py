@@ -118,13 +118,8 @@ def _flatten(
             converted |= _flatten(value, into, prefix=f"{key}.", keep_lists=keep_lists, levels=levels - 1)
         elif value is not None:
             _flatten({name: as_text(value)}, into, prefix=prefix)
-            converted[key] = _kind_before(value)
+            converted[key] = _NUMBERS.get(kind) or kind_of(value)
     return converted
-
-
-def _kind_before(value: object) -> str:
-    """Return the kind of a value that becomes text."""
-    return _NUMBERS.get(type(value)) or kind_of(value)
 
 
 def shown(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, BinaryIO
 
@@ -22,7 +21,7 @@ from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.compare import compare_only
 from upsert_cli.pipeline.embed import rows_to_embed, seconds_a_token
 from upsert_cli.redaction import in_message
-from upsert_cli.store.base import RecordRef
+from upsert_cli.store.process import StoreProcess
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
 
@@ -47,24 +46,15 @@ def dry_run_load(
     with drafted(journal, request, stdin) as draft:
         for note in draft.notes:
             context.info(note)
-        options = draft.task.options
         resources = Resources(draft.task, leases=journal.layout.servers, context=context)
-        result = DryRunResult(options, resources if compare else None)
+        result = DryRunResult(draft.task.options, resources if compare else None)
         batches = read_batches(resources.rows, recipe=resources.recipe if compare else resources.recipe_without_model())
         store = resources.start_reader() if compare else None
         with store or nullcontext():
             if store is not None:
-                opened = store.opened()
-                for message in filter(None, (opened.upgrade, *opened.warnings)):
-                    context.warning(message)
-            if options.delete_missing and store is not None:
-                try:
-                    for block in find_orphans(resources, store, context=context, is_dry_run=True):
-                        result.add_missing(block)
-                except SourceUnreadable:  # as reading the rows will tell
-                    result.forget_missing()
+                _look_into(store, resources, result, context)
             try:
-                for batch in compare_only(batches, store, average=options.average):
+                for batch in compare_only(batches, store, average=draft.task.options.average):
                     result.add(batch)
             except SourceUnreadable as error:
                 result.broken = error
@@ -73,6 +63,20 @@ def dry_run_load(
     if (warning := result.ignored.warning()) is not None:
         context.warning(warning)
     return result
+
+
+def _look_into(store: StoreProcess, resources: Resources, result: DryRunResult, context: RunContext) -> None:
+    """Report the warnings of a collection, and count the records that the load would delete."""
+    opened = store.opened()
+    for warning in filter(None, (opened.upgrade, *opened.warnings)):
+        context.warning(warning)
+    if resources.task.options.delete_missing:
+        try:
+            for block in find_orphans(resources, store, context=context, is_dry_run=True):
+                result.counts += Counts(deleted=len(block))
+                result.to_delete += [record.id for record in block[: FAILED_ITEMS - len(result.to_delete)]]
+        except SourceUnreadable:  # as reading the rows will tell
+            result.forget_missing()
 
 
 class DryRunResult:
@@ -123,11 +127,6 @@ class DryRunResult:
             "tokens": self.tokens,
             "embed_seconds": self.embed_seconds,
         }
-
-    def add_missing(self, records: Sequence[RecordRef]) -> None:
-        """Count records to delete."""
-        self.counts += Counts(deleted=len(records))
-        self.to_delete += [record.id for record in records[: FAILED_ITEMS - len(self.to_delete)]]
 
     def forget_missing(self) -> None:
         """Forget the records to delete: a load with rejects, or whose source breaks off, deletes nothing."""

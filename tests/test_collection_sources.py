@@ -124,6 +124,14 @@ def test_preview_and_dry_run_read_a_collection(tiny: Terminal, docs: list[dict[s
     assert f"{len(docs)} inserted" in said.stderr
 
 
+def test_a_preview_of_kept_vectors_asks_for_no_tokenizer(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
+    """Nothing is embedded, so there are no tokens to count, and no remedy for their absence."""
+    said = tiny.type("upsert-cli preview chroma:old#docs --keep-vectors --json --limit 1")
+    [record] = map(json.loads, said.stdout.splitlines())
+    assert (record["id"], record["tokens"], record["truncated"]) == (docs[0]["id"], None, False)
+    assert "tokenizer" not in said.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

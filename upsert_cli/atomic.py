@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+NAME_BYTES = 8  # of a temporary name, which no other process draws
 
 # Windows has neither flag; nothing is written there, since there is no flock either.
 _ALWAYS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -45,8 +46,9 @@ def writing_out(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     target = path.resolve()  # where `path` is a link, it stays one
-    # A hidden name with another ending, so that nobody who watches the folder takes it for one of theirs.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # A hidden name with another ending, so that nobody who watches the folder takes it for one of theirs; a random one,
+    # since in a container the process that was killed in the middle of this had the same id.
+    temporary = target.with_name(f".{target.name}.{os.urandom(NAME_BYTES).hex()}.tmp")
     try:
         with temporary.open("xb") as file:  # with the mode that the user's umask gives
             yield file

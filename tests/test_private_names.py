@@ -35,7 +35,7 @@ TABLES = {
     "embeddings_queue": {"seq_id", "operation", "topic", "id", "metadata"},
     "migrations": {"dir", "version"},
     "max_seq_id": {"segment_id", "seq_id"},
-}  # of chroma.sqlite3, as `store/chroma/database.py` and `stored_hashes.py` read it
+}  # of chroma.sqlite3, as `store/chroma/database.py` and `tables.py` read it
 PRIVATE = re.compile(r"_(?!_|exit$|replace$)\w+")  # but for two public names of the standard library
 OWN = {"self", "cls"}
 

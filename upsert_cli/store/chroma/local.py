@@ -19,8 +19,7 @@ from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.database import describe, describe_all, reading, writing
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_files import IndexFiles
-from upsert_cli.store.chroma.stored_hashes import changed_hashes
-from upsert_cli.store.chroma.tables import RecordTables
+from upsert_cli.store.chroma.tables import RecordTables, changed_hashes
 from upsert_cli.store.chroma.upgrade import prepare_upgrade, readable_copy
 from upsert_cli.store.folder import (
     DATABASE_NAME,

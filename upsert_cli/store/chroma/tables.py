@@ -6,21 +6,33 @@ the tables.
 Chroma queues a write, and takes it into the tables a moment later; but never, if a row that it cannot store stands
 before it, or if the folder cannot be opened any more. Here such a row counts as well: a load stores it in another form,
 or rejects it by name.
+
+All of it is read in a process that has no Chroma open. Chroma brings an SQLite of its own, and two of them in one
+process do not see each other's locks; each time one closes the file, the system even drops the locks of the other.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY, OBJECT_KEY
+from upsert_cli.sources.json_text import as_json
 from upsert_cli.store.base import Record
-from upsert_cli.store.chroma.database import count_records, error_name, find_entry, reading
+from upsert_cli.store.chroma.database import (
+    PROBE_SECONDS,
+    connect,
+    count_records,
+    error_name,
+    find_entry,
+    reading,
+)
 from upsert_cli.store.folder import DATABASE_NAME
 from upsert_cli.store.location import CollectionState
 
@@ -52,6 +64,21 @@ _QUEUED = "SELECT seq_id, id FROM embeddings_queue WHERE seq_id > ? AND topic LI
 _CHANGE = "SELECT operation, metadata FROM embeddings_queue WHERE seq_id = ?"
 _STORED = (
     "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND embedding_id IN (SELECT value FROM json_each(?))"
+)
+# Records are queued first, and then applied to the tables of the collection's metadata segment. This finds the segment
+# only if it has applied everything that is queued for the collection.
+_APPLIED = (
+    "SELECT m.segment_id FROM collections c JOIN databases d ON c.database_id = d.id "
+    "JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA' JOIN max_seq_id m ON m.segment_id = s.id "
+    "WHERE c.name = ? AND d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
+    "AND typeof(m.seq_id) = 'integer' AND NOT EXISTS "
+    "(SELECT 1 FROM embeddings_queue q WHERE q.seq_id > m.seq_id AND q.topic LIKE '%/' || c.id)"
+)
+# For the ids and hashes of a JSON object. Equal hashes are not returned, which spares a third of the time.
+_CHANGED = (
+    "SELECT wanted.key, COALESCE(v.string_value, '') FROM json_each(?) wanted "
+    "LEFT JOIN embeddings e ON e.segment_id = ? AND e.embedding_id = wanted.key "
+    "LEFT JOIN embedding_metadata v ON v.id = e.id AND v.key = ? WHERE v.string_value IS NOT wanted.value"
 )
 
 
@@ -218,3 +245,25 @@ def _after(record: Record | None, identifier: str, *, operation: int, values: di
         elif not key.startswith(HIDDEN_PREFIX):
             metadata[key] = value
     return Record(identifier, text, metadata)
+
+
+# -- hashes: a thirtieth of the cost of asking Chroma for them ---------------------------------------------------------
+
+
+def changed_hashes(folder: Path, collection: str, hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return, by id, the stored `upsert_hash` of each record that is not certain to have the given one.
+
+    It is empty where the database does not tell for certain. A record may exist all the same: other versions of Chroma
+    may have other tables, records may be queued, or the database may be locked or in need of recovery. Chroma itself
+    knows then.
+    """
+    unknown = dict.fromkeys(hashes, "")
+    try:
+        with closing(connect(folder / DATABASE_NAME, mode="ro", seconds=PROBE_SECONDS)) as database:
+            database.execute("BEGIN")  # both queries see the same moment
+            if (segment := database.execute(_APPLIED, (collection,)).fetchone()) is None:
+                return unknown
+            found = dict(database.execute(_CHANGED, (as_json(hashes).decode(), *segment, HASH_KEY)))
+    except (sqlite3.Error, TypeError):  # a TypeError: an id is not valid Unicode
+        return unknown
+    return found if found.keys() <= hashes.keys() else unknown  # all ids were understood

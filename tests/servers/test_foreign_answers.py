@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -60,7 +61,7 @@ def on(ending: str, fault: Fault, method: str = "POST") -> Callable[[Call], Faul
 @pytest.fixture
 def asking(proxy: Proxy) -> Iterator[HttpSession]:
     """Yield a session that knows that Chroma is there, and has little patience."""
-    with HttpSession(proxy.url, Access(), retry_for=0.3, notify=lambda _: None) as asking:
+    with closing(HttpSession(proxy.url, Access(), retry_for=0.3, notify=lambda _: None)) as asking:
         asking.request("GET", f"{proxy.url}/api/v2/version")
         yield asking
 
@@ -79,7 +80,7 @@ def test_an_answer_that_is_not_chromas_confirms_no_write(proxy: Proxy, asking: H
 def test_a_gateway_that_answers_for_a_moment_is_waited_for(proxy: Proxy) -> None:
     """A request that a gateway answers itself is made again, and Chroma's answer counts."""
     proxy.plan = lambda call: FOREIGN["text, 404"] if call.number in {2, 3} else None
-    with HttpSession(proxy.url, Access(), retry_for=60.0, notify=lambda _: None) as asking:
+    with closing(HttpSession(proxy.url, Access(), retry_for=60.0, notify=lambda _: None)) as asking:
         asking.request("GET", f"{proxy.url}/api/v2/version")
         assert asking.request("GET", f"{proxy.url}/api/v2/pre-flight-checks").json()["max_batch_size"] > 0
     assert proxy.faults == 2
@@ -238,7 +239,7 @@ def test_answers_of_another_form_are_not_chromas(method: str, path: str, asked: 
 def test_a_request_as_a_whole_is_bounded(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, what: Any) -> None:
     """An answer that goes on a few bytes at a time ends with the time for the request, also before any other came."""
     monkeypatch.setattr(http_session, "SHORTEST_SILENCE", SILENCE)
-    with HttpSession(proxy.url, Access(), retry_for=SILENCE, notify=lambda _: None) as asking:
+    with closing(HttpSession(proxy.url, Access(), retry_for=SILENCE, notify=lambda _: None)) as asking:
         asking.request("GET", f"{proxy.url}/api/v2/version")
         proxy.plan = lambda _: Fault(drips=what)
         with pytest.raises(UpsertCliError, match="does not end" if what == "body" else "does not come"):
@@ -247,7 +248,7 @@ def test_a_request_as_a_whole_is_bounded(monkeypatch: pytest.MonkeyPatch, proxy:
         assert asking.request("GET", f"{proxy.url}/api/v2/version").json()
     proxy.plan = lambda _: Fault(drips=what)
     first = HttpSession(proxy.url, Access(), retry_for=SILENCE, notify=lambda _: None)
-    with first, pytest.raises(UpsertCliError, match="cannot be reached"):
+    with closing(first), pytest.raises(UpsertCliError, match="cannot be reached"):
         first.request("GET", f"{proxy.url}/api/v2/version")
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from typing import Any
 
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
@@ -65,7 +65,7 @@ class RequestFailed(Exception):
         self.is_permanent = is_permanent  # whether the next request would fail for the same reason
 
 
-class HttpSession(AbstractContextManager["HttpSession", None]):
+class HttpSession:
     """Requests to one server, in the interface that chromadb's client expects."""
 
     def __init__(self, url: str, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
@@ -94,16 +94,10 @@ class HttpSession(AbstractContextManager["HttpSession", None]):
         """Close all connections."""
         self._client.close()
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def ask(self, method: str, url: str, **options: Any) -> tuple[int, Any]:
-        """Make a request, and return the status of the answer and its value: `error` and `message` of an error."""
-        answer = self.request(method, url, **options)
-        return answer.status_code, answer.extensions["value"]
-
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         """Make a request until Chroma answers; an error that it reports is an answer as well.
+
+        The extension `value` of the answer is its value: `error` and `message` of an error.
 
         Raises:
             Unacceptable: It is too large, or makes no sense to the server.
@@ -125,7 +119,7 @@ class HttpSession(AbstractContextManager["HttpSession", None]):
             raise NotChromasAnswer(url=self._url, request=request, found=short_line(str(error))) from error
 
     def _try(self, method: str, url: str, elapsed: float, options: dict[str, Any]) -> httpx.Response:
-        """Return the answer, with its value, if it is Chroma's and no sign of something that passes."""
+        """Return the answer if it is Chroma's, and no sign of something that passes."""
         # Some slow answers and long ones end, so the limit for the whole of one try is not the silence.
         whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
         seconds = max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))

@@ -113,12 +113,14 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
     # -- asking --------------------------------------------------------------------------------------------------------
 
     def _ask(self, method: str, *parts: str, **options: Any) -> tuple[int, Any]:
-        """Ask about collections; see `HttpSession.ask`."""
-        path = self._path("tenants", self.tenant, "databases", self.name, "collections", *parts)
-        return self.session.ask(method, path, **options)
+        """Ask about collections; see `_request`."""
+        return self._request(method, "tenants", self.tenant, "databases", self.name, "collections", *parts, **options)
 
-    def _path(self, *parts: str) -> str:
-        return "/".join((self._address.url, "api", "v2", *(quote(part, safe="") for part in parts)))
+    def _request(self, method: str, *parts: str, version: str = "v2", **options: Any) -> tuple[int, Any]:
+        """Return the status of an answer and its value: `error` and `message` of an error."""
+        path = "/".join(quote(part, safe="") for part in ("api", version, *parts))
+        answer = self.session.request(method, f"{self._address.url}/{path}", **options)
+        return answer.status_code, answer.extensions["value"]
 
     def _value(self, status: int, value: Any, collection: str = "") -> Any:
         """Return the value of a good answer.
@@ -134,7 +136,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         """Return tenant and database, after checking that they exist."""
         url, tenant, database = self._address.url, self._address.tenant, self._address.database
         if tenant is None or database is None:
-            identity = self._value(*self.session.ask("GET", self._path("auth", "identity")))
+            identity = self._value(*self._request("GET", "auth", "identity"))
             databases = [name for name in identity.get("databases") or [] if name != "*"]
             tenant = tenant or identity.get("tenant")
             database = database or (databases[0] if len(databases) == 1 else None)
@@ -143,7 +145,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
                     message=f"{url} does not say for which database the token is; name it as "
                     f"--chroma {url}/TENANT/DATABASE, or in CHROMA_TENANT and CHROMA_DATABASE"
                 )
-        status, found = self.session.ask("GET", self._path("tenants", tenant, "databases", database))
+        status, found = self._request("GET", "tenants", tenant, "databases", database)
         if status in (_GONE, _NO_NAME):
             raise UpsertCliError(
                 message=f"{url} has no database {database} of a tenant {tenant}; create it there, or name "
@@ -157,9 +159,8 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
             return  # it is always the newest
         found = ""
         for version in ("v2", "v1"):
-            path = f"/api/{version}/version"
             try:
-                status, number = self.session.ask("GET", self._address.url + path)
+                status, number = self._request("GET", "version", version=version)
             except NotChromasAnswer as error:
                 found = found or f"something else ({error.found} is its answer to {error.request})"
                 continue
@@ -168,7 +169,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
                     return
                 found = f"a Chroma of version {number}"
                 break
-            found = found or f"something else ({status} is its answer to {path})"
+            found = found or f"something else ({status} is its answer to /api/{version}/version)"
         raise UpsertCliError(
             message=f"{self._address.url} is {found}, and a Chroma server of version 1 is needed; check the address"
         )

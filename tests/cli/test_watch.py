@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from tests.journal.conftest import die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from tests.support.terminal import Terminal, read_drawn
+from tests.support.waiting import wait_until
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.segments import SEGMENT_TASKS
@@ -135,6 +136,29 @@ def test_following_ends_with_a_dead_runner(terminal: Terminal) -> None:
     assert "warning: the runner of task t died; `upsert-cli restart t` continues it" in shown.stderr
     terminal.type("upsert-cli info t --follow --failed", expect=2)
     terminal.type("upsert-cli info none --follow", expect=1)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "told"),
+    [
+        (lambda claim: finish(claim, TaskStatus.DONE), 1, "error: task t came to its end before it could be canceled"),
+        (die, 0, "task t is canceled"),
+    ],
+    ids=["done", "died"],
+)
+def test_cancel_waits_no_longer_than_the_task_is_run(
+    terminal: Terminal, end: Callable[[Claim], object], code: int, told: str
+) -> None:
+    """A task that ends while `cancel` waits is reported at once, and one whose runner dies is canceled."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("t"))
+    claim = start(journal)
+    process = terminal.start("upsert-cli cancel t --wait 3600")
+    wait_until(claim.cancel_requested)
+    end(claim)
+    assert process.wait(SECONDS) == code
+    assert process.stderr is not None
+    assert told in process.stderr.read()
 
 
 def test_a_runner_that_dies_after_a_wait_is_reported(terminal: Terminal) -> None:

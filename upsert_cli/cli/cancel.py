@@ -31,9 +31,11 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
     task_id = session.journal.resolve(task_id)
     task = request_cancel(session.journal, task_id)
     until = time.monotonic() + (wait or 0.0)
-    while task.status is not TaskStatus.CANCELED and time.monotonic() < until:
+    while not task.status.is_final and time.monotonic() < until:
         time.sleep(WAIT_STEP)
-        task = session.journal.find(task_id)
+        task = session.task(task_id)
+        if task.has_died:  # nobody is left to stop it
+            task = request_cancel(session.journal, task_id)
     if json:
         task = session.journal.with_runner(task)
         session.print_json(session.task_json(task))

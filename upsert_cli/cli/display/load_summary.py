@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.cli.display.task_text import QUERIES, NextStep, to_query
-from upsert_cli.cli.display.terminal import COLORS, Colored, Terminal
+from upsert_cli.cli.display.terminal import COLORS, Part, Terminal
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
@@ -174,24 +174,24 @@ def _level(exit_code: int) -> Level:
     return "warning" if exit_code in (0, SOME_REJECTED) else "error"
 
 
-def _status(task: Task, level: Level) -> str | Colored:
+def _status(task: Task, level: Level) -> Part:
     """Return the state in its color; --strict turns rejects into a failure, although the task is done."""
     state = task.shown_state
     match task.status:
         case TaskStatus.DONE if level == "warning":
-            return Colored(state, "green")
+            return state, "green"
         case TaskStatus.DONE | TaskStatus.FAILED | TaskStatus.REFUSED:
-            return Colored(state, COLORS["error"])
+            return state, COLORS["error"]
         case TaskStatus.CANCELED:
-            return Colored(state, COLORS["warning"])
+            return state, COLORS["warning"]
     return state
 
 
-def _counts(counts: Counts, level: Level) -> tuple[str | Colored, ...]:
+def _counts(counts: Counts, level: Level) -> tuple[Part, ...]:
     """Return the counts, in which the number of rejects stands out."""
     line = counts_line(counts.as_json())
     before, rejected, after = line.partition(f"{counts.failed:,} rejected")
-    return (before, Colored(rejected, COLORS[level]), after) if counts.failed else (line,)
+    return (before, (rejected, COLORS[level]), after) if counts.failed else (line,)
 
 
 def _time(task: Task) -> str:

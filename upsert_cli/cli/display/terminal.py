@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import click
 
@@ -19,6 +19,9 @@ from upsert_cli.text import safe, wrapped
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+Part: TypeAlias = str | tuple[str, str]
+"""A part of a line: a text, or a text and its color."""
+
 Render = Callable[[int], Sequence["RenderableType"]]
 ColorChoice = Literal["auto", "always", "never"]
 ProgressChoice = Literal["auto", "bar", "plain", "none"]
@@ -26,13 +29,6 @@ ProgressChoice = Literal["auto", "bar", "plain", "none"]
 COLORS: dict[Level, str] = {"warning": "yellow", "error": "red"}
 STDERR = 2  # the descriptor, which tells the width even while sys.stderr is redirected
 USUAL_COLUMNS = 80
-
-
-class Colored(NamedTuple):
-    """A part of a line in a color."""
-
-    text: str
-    color: str
 
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
@@ -75,7 +71,7 @@ class Terminal:
         """Show an error, always; in GitHub Actions as an annotation, unless an earlier step has one for the cause."""
         self._print_level("error", message, annotated=annotated)
 
-    def print(self, *parts: str | Colored) -> None:
+    def print(self, *parts: Part) -> None:
         """Show a line, always."""
         self._echo("".join(map(self._styled, parts)))
 
@@ -99,10 +95,10 @@ class Terminal:
         if in_actions() and annotated:
             self._echo(annotation(level, self.printed.complete(message)), is_whole=True)
         else:
-            self.print(Colored(f"{level}:", COLORS[level]), f" {message}")
+            self.print((f"{level}:", COLORS[level]), f" {message}")
 
-    def _styled(self, part: str | Colored) -> str:
-        text, color = part if isinstance(part, Colored) else (part, None)
+    def _styled(self, part: Part) -> str:
+        text, color = part if isinstance(part, tuple) else (part, None)
         shown = safe(self.printed.message(text))
         return click.style(shown, fg=color, bold=True) if color and self.colored else shown
 

@@ -23,6 +23,7 @@ from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.cli.options.option import Option
 from upsert_cli.cli.options.settings import commands_below
 from upsert_cli.cli.root import cli
+from upsert_cli.store.address import OF_SOURCE, OF_TARGET, SECRET_VARIABLES
 
 SERVER = "http://localhost:8000"  # in the pages, a server of the reader's own
 HOME = "/home/ann"  # in the pages, the folder in which everything happens
@@ -168,10 +169,14 @@ def test_every_option_of_the_manual_exists() -> None:
 def test_the_variables_of_the_manual_are_those_that_exist() -> None:
     """Each variable of the manual exists, and each one that is not an option's is in the manual."""
     of_options = {variable for variables in _options().values() for variable in variables}
-    composed = {f"UPSERT_CLI_CHROMA_{name}" for name in ("TENANT", "DATABASE", "TOKEN_FILE")}
-    composed.add("UPSERT_CLI_SOURCE_CHROMA_TOKEN_FILE")
+    composed = {"UPSERT_CLI_CHROMA_TENANT", "UPSERT_CLI_CHROMA_DATABASE"}
+    composed |= {*SECRET_VARIABLES}
     source = "".join(path.read_text() for path in (ROOT / "upsert_cli").rglob("*.py"))
-    of_code = set(re.findall(r"\"((?:UPSERT_CLI|CHROMA|HF|AWS|AZURE)_[A-Z_]*[A-Z])\"", source)) - {"UPSERT_CLI_"}
+    of_code = set(re.findall(r"\"((?:UPSERT_CLI|CHROMA|HF|AWS|AZURE)_[A-Z_]*[A-Z])\"", source)) - {
+        "UPSERT_CLI_",
+        OF_TARGET,
+        OF_SOURCE,
+    }
     named = set(re.findall(r"\bUPSERT_CLI_[A-Z_]*[A-Z]\b(?!_?\.\.\.)", manual_text()))
     assert named - of_options - of_code - composed - {"UPSERT_CLI_RUN", "UPSERT_CLI_CATEGORIES_RUN"} == set()
     ours = {name for name in of_code | composed if name.startswith("UPSERT_CLI_")}

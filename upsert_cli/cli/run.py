@@ -104,7 +104,7 @@ def run_and_report(
     report: RunReport,
     *,
     if_running: IfRunning = "refuse",
-    wait_until: float = -math.inf,
+    wait_until: float = 0.0,
     verify: bool = False,
 ) -> int:
     """Run a task if it needs to be run, report its end, and return its exit code.
@@ -123,7 +123,6 @@ def run_and_report(
             from upsert_cli.load.run import run_opened
 
             opened = run_opened(
-                session.journal,
                 opened,
                 opened.claim,
                 observer=report,

@@ -85,6 +85,15 @@ class Claim:
                 raise Canceled(task_id=self.task_id) from error
             raise
 
+    def task(self) -> Task:
+        """Return the task as it is now."""
+        return self._journal.find(self.task_id)
+
+    def set_back(self, **changes: object) -> Task:
+        """Make the task pending again, with other fields changed, and return it."""
+        expected = tuple(TaskStatus)
+        return self._journal.change(self.task_id, TaskStatus.PENDING, expect=expected, detail=None, **changes)
+
     def checkpoint(self) -> Checkpoint | None:
         """Return where to continue, or None to begin at the start; rows that are repeated change nothing."""
         found = read_checkpoint(self.files.progress)

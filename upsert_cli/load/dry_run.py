@@ -9,7 +9,6 @@ from upsert_cli.context import RunContext
 from upsert_cli.counts import NOTHING_IGNORED, Counts
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS
 from upsert_cli.limits import require_resources
 from upsert_cli.load.create import drafted
@@ -47,7 +46,7 @@ def dry_run_load(
         for note in draft.notes:
             context.info(note)
         resources = Resources(draft.task, leases=journal.layout.servers, context=context)
-        result = DryRunResult(draft.task.options, resources if compare else None)
+        result = DryRunResult(resources, compared=compare)
         batches = read_batches(resources.rows, recipe=resources.recipe if compare else resources.recipe_without_model())
         store = resources.start_reader() if compare else None
         with store or nullcontext():
@@ -82,8 +81,8 @@ def _look_into(store: StoreProcess, resources: Resources, result: DryRunResult, 
 class DryRunResult:
     """The results that a load would have; the model is loaded when the first text needs it."""
 
-    def __init__(self, options: LoadOptions, resources: Resources | None) -> None:
-        """Begin with none; without resources, nothing is compared."""
+    def __init__(self, resources: Resources, *, compared: bool) -> None:
+        """Begin with none."""
         self.counts = Counts()
         """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""
 
@@ -99,9 +98,8 @@ class DryRunResult:
         self.broken: SourceUnreadable | None = None
         """The error that the load would end with after the counted rows, if any."""
 
-        self.compared = resources is not None
+        self.compared = compared
         self.ignored = NOTHING_IGNORED
-        self._options = options
         self._resources = resources
         self._outcomes = Outcomes()
         self._token_seconds: float | None = None
@@ -109,7 +107,7 @@ class DryRunResult:
     @property
     def exit_code(self) -> int:
         """The exit code that the load would have."""
-        return self._options.done_code(self.counts) if self.broken is None else self.broken.exit_code
+        return self._resources.task.options.done_code(self.counts) if self.broken is None else self.broken.exit_code
 
     @property
     def embed_seconds(self) -> float | None:
@@ -136,7 +134,7 @@ class DryRunResult:
     def add(self, batch: Batch) -> None:
         """Count the rows of a compared batch."""
         lengths = self._lengths(batch)
-        limit = self._resources.model.max_tokens if self._resources is not None else 0
+        limit = self._resources.model.max_tokens if self.compared else 0
         self.tokens += sum(min(length, limit) for length in lengths)
         outcome = self._outcomes.of(batch)
         self.ignored += batch.ignored
@@ -146,7 +144,7 @@ class DryRunResult:
 
     def _lengths(self, batch: Batch) -> list[int]:
         """Count the tokens of each text to embed; the first texts are also embedded, to measure the speed."""
-        if self._resources is None or not (rows := rows_to_embed(batch)):
+        if not self.compared or not (rows := rows_to_embed(batch)):
             return []
         documents = [batch.documents[row] for row in rows]
         embedder = self._resources.loader.embedder()

@@ -11,7 +11,6 @@ from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, TaskExists, TaskNotFound, TaskRunning, UsageFault
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
 from upsert_cli.load.create import drafted
@@ -108,8 +107,8 @@ def restart_task(
     complete_renames(journal, journal.find(task_id).chroma)
     with ExitStack() as held:
         claim = held.enter_context(Claim.take(journal, task_id))
-        task = journal.find(task_id)
-        wanted = replace(task, options=_with_limits(task, max_failures, max_delete), queued=enqueue)
+        task = claim.task()
+        wanted = replace(_with_limits(task, max_failures, max_delete), queued=enqueue)
         resources = Resources(wanted, leases=claim.leases)
         if not enqueue:
             require_computable(task.model, task.options)
@@ -117,8 +116,8 @@ def restart_task(
         if failed_only and not task.counts.failed:
             _refuse_unread(resources, claim)
             return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
-        _set_back(journal, resources, claim, from_start=from_start, failed_only=failed_only)
-        return _ready(journal, claim, held)
+        _set_back(resources, claim, from_start=from_start, failed_only=failed_only)
+        return _ready(claim, held)
 
 
 def _find(journal: Journal, task_id: str) -> Task | None:
@@ -156,7 +155,7 @@ def _resume(
             continue
         with ExitStack() as held:
             held.enter_context(claim)
-            task = journal.find(task.id)  # once more, now that no other process can change it
+            task = claim.task()  # once more, now that no other process can change it
             if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
                 continue
             # The options store the same records, but those that say how to load are the new ones.
@@ -165,27 +164,25 @@ def _resume(
             skips = if_running == "skip" and not draft.queued
             if skips and (error := resources.in_use()) is not None:
                 return OpenedTask(task=task, skipped=str(error))
-            _set_back(journal, resources, claim)
-            return _ready(journal, claim, held)
+            _set_back(resources, claim)
+            return _ready(claim, held)
 
 
-def _ready(journal: Journal, claim: Claim, held: ExitStack) -> OpenedTask:
+def _ready(claim: Claim, held: ExitStack) -> OpenedTask:
     """Return a task that is set back, and keep its claim if it is to be run here."""
-    task = journal.find(claim.task_id)
+    task = claim.task()
     if task.queued:
         return OpenedTask(task=task, queued=True)
     held.pop_all()
     return OpenedTask(task=task, claim=claim)
 
 
-def _set_back(
-    journal: Journal, resources: Resources, claim: Claim, *, from_start: bool = False, failed_only: bool = False
-) -> None:
+def _set_back(resources: Resources, claim: Claim, *, from_start: bool = False, failed_only: bool = False) -> None:
     """Make a claimed task pending again: at its checkpoint, at the start, or for the rejected rows alone.
 
     The resources are those of the task with the options, the inputs and the queue that it is to have.
     """
-    wanted, known = resources.task, journal.find(claim.task_id)
+    wanted, known = resources.task, claim.task()
     asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value != getattr(known, name)}
     checkpoint = claim.checkpoint()
@@ -205,22 +202,23 @@ def _set_back(
         claim.retry_rejects(wanted, START.as_json())
     elif wanted.status is TaskStatus.PENDING and not changes:
         return
-    journal.change(wanted.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **changes)
+    claim.set_back(**changes)
 
 
-def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -> LoadOptions:
-    """Return the options of a task with other limits, which have no effect on the stored records."""
+def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -> Task:
+    """Return a task with other limits, which have no effect on the stored records."""
     options = task.options
     if max_delete is not None and not options.delete_missing:
         raise UsageFault(
             message=f"task {task.id} deletes nothing, so --max-delete is of no use; it was made without "
             f"--delete-missing"
         )
-    return replace(
+    options = replace(
         options,
         max_failures=options.max_failures if max_failures is None else max_failures,
         max_delete=options.max_delete if max_delete is None else max_delete,
     )
+    return replace(task, options=options)
 
 
 def _require_target(resources: Resources) -> None:

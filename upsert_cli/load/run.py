@@ -6,7 +6,6 @@ behind the collection but never leads it, and repeating a batch changes nothing,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -14,7 +13,6 @@ from typing import TypeAlias
 
 from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, TargetInUse, UpsertCliError
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
@@ -26,7 +24,6 @@ from upsert_cli.load.resources import Resources
 from upsert_cli.pipeline.prefetch import StageStopped, in_thread
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.rows import Rows
-from upsert_cli.store.base import Opened
 from upsert_cli.store.process import StoreProcess
 
 UnitLoader: TypeAlias = Callable[[Committer, Receipts, Resources], None]
@@ -68,19 +65,17 @@ def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wai
 
 
 def run_opened(
-    journal: Journal,
     opened: OpenedTask,
     claim: Claim,
     *,
     observer: Observer,
     load_in_units: UnitLoader,
     if_running: IfRunning = "refuse",
-    wait_until: float = -math.inf,
+    wait_until: float = 0.0,
 ) -> OpenedTask:
     """Run a task that was opened with a claim, and return it at its end; for the rest, see `run_task`.
 
     Args:
-        journal: Where the task is kept.
         opened: The task.
         claim: That of `opened`, which the caller releases.
         observer: Shows the progress.
@@ -88,7 +83,7 @@ def run_opened(
         if_running: Applies while another task has the target's folder; `skip` leaves the task as it was.
         wait_until: Monotonic seconds at which waiting for that other task ends in a refusal.
     """
-    until = wait_until if if_running == "wait" else -math.inf
+    until = wait_until if if_running == "wait" else 0.0
     try:
         task = run_task(claim, observer=observer, load_in_units=load_in_units, wait_until=until)
     except TargetInUse as error:
@@ -97,7 +92,7 @@ def run_opened(
         # Another process took the folder in the short time since it was found free.
         if opened.created:
             claim.withdraw()
-        left = None if opened.created else journal.find(claim.task_id)
+        left = None if opened.created else claim.task()
         return replace(opened, task=left, skipped=str(error))
     return replace(opened, task=task, ran=True)
 
@@ -184,13 +179,13 @@ class _Attempt:
 
     def _load_units(self, load_in_units: UnitLoader, store: StoreProcess) -> None:
         """Load units by the workers of a cluster."""
-        opened = self._open(store)
+        is_empty = not self._open(store)
         with self._claim.receipts() as receipts:
-            receipts.begin(is_empty=not opened.count)
+            receipts.begin(is_empty=is_empty)
             load_in_units(self._committer, receipts, self._resources)
 
-    def _open(self, store: StoreProcess) -> Opened:
-        """Wait until the collection is open, and list the records to delete before anything is written."""
+    def _open(self, store: StoreProcess) -> int:
+        """Wait until the collection is open, list the records to delete, and return how many records it has."""
         with self._progress.busy("opening"):
             opened = store.opened()
         if opened.created and self._committer.checkpoint.rows:
@@ -209,7 +204,7 @@ class _Attempt:
                 except SourceUnreadable as error:
                     self._unsearched = error  # the rows before the break are loaded, and nothing is deleted
         self._progress.stage = "loading"
-        return opened
+        return opened.count
 
     def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
         """Write the end of the attempt into the task's record."""

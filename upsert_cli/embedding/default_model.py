@@ -211,11 +211,13 @@ def build_bert_graph(tensors: Tensors, config: Mapping[str, Any]) -> onnx.ModelP
     constants: dict[str, NDArray[Any]] = {name: np.asarray(value, np.int64) for name, value in integers.items()}
     constants |= {name: np.asarray(value, np.float32) for name, value in numbers.items()}
     dense = {node.input[1] for node in graph.node if node.op_type == "Gemm"}
-    for name in {name for node in graph.node for name in node.input} & tensors.keys():
+    used = {name for node in graph.node for name in node.input}
+    for name in used & tensors.keys():
         # Scaling the weights of the query costs nothing per text, unlike scaling the scores.
         scale = (hidden // heads) ** -0.5 if ".self.query." in name else 1.0
         constants[name] = (tensors[name].T if name in dense else tensors[name]) * np.float32(scale)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in sorted(constants.items()))
+    # onnxruntime warns on standard error of a constant that no node uses, as in a model without layers.
+    graph.initializer.extend(numpy_helper.from_array(constants[name], name) for name in sorted(used & constants.keys()))
     return helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],

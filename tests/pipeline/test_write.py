@@ -6,13 +6,16 @@ import itertools
 import threading
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Document
 from upsert_cli.embedding.embedder import Loader
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import StageStopped
@@ -51,6 +54,7 @@ class StuckStore:
         self.seconds = {"comparing": 0.0, "writing": 0.0}
         self.begun = threading.Event()
         self.abandoned = threading.Event()
+        self.ended = threading.Event()
 
     def compare(self, ids: list[str], *_: object, **__: object) -> Comparison:
         """Find nothing of it."""
@@ -63,7 +67,8 @@ class StuckStore:
     def write(self, _: object) -> list[tuple[str, str]]:
         """Write until it is abandoned."""
         self.begun.set()
-        self.abandoned.wait(60)
+        self.abandoned.wait(20)
+        self.ended.set()
         raise StoreAbandoned
 
     def abandon(self) -> None:
@@ -90,3 +95,25 @@ def test_giving_up_does_not_wait_for_a_write_that_never_ends() -> None:
     with pytest.raises(TimeoutError):
         next(stages.run(_with_own_vectors(3), [cast("Any", store)]))
     assert store.abandoned.is_set()
+
+
+class FailingStore(StuckStore):
+    """A store whose server refuses every write."""
+
+    def write(self, _: object) -> list[tuple[str, str]]:
+        """Refuse it."""
+        raise UpsertCliError(message="no access")
+
+
+def test_an_error_does_not_wait_for_other_writes() -> None:
+    """Where one of several writes fails, the error comes before the others end: they may take minutes."""
+    stuck = StuckStore()
+    vectors = {0: np.ones(1, dtype=np.float32)}
+    comparison = Comparison(verdicts=[Verdict.NEW])
+    batches = (replace(batch, comparison=comparison, vectors=vectors) for batch in _with_own_vectors(4))
+    stores = [cast("Any", store) for store in (FailingStore(), stuck, StuckStore())]
+    with pytest.raises(UpsertCliError, match="no access"):
+        next(write(batches, stores, stopping=threading.Event()))
+    assert not stuck.ended.is_set()
+    for store in stores:
+        store.abandon()

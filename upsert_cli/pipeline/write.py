@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from queue import SimpleQueue
 
@@ -45,21 +44,23 @@ def write(
                 raise StageStopped
             yield store, pool.submit(_write_batch, batch, store)
 
-    with ThreadPoolExecutor(len(stores), thread_name_prefix="write") as pool:
-        begun = begin()
-        if len(stores) > 1:
-            # With an event of its own, since batches that are being written at a stop are still yielded.
-            begun = prefetch(begun, depth=len(stores), stopping=threading.Event())
-        with closing(begun):
-            try:
-                for store, future in begun:
-                    written = future.result()
-                    free.put(store)
-                    yield written
-            except BaseException:
-                stopping.set()  # else closing `begun` would wait for the stages before this one
-                free.put(stores[0])  # for the thread that may wait for it, which then sees the stop
-                raise
+    pool = ThreadPoolExecutor(len(stores), thread_name_prefix="write")
+    begun = begin()
+    if len(stores) > 1:
+        # With an event of its own, since batches that are being written at a stop are still yielded.
+        begun = prefetch(begun, depth=len(stores), stopping=threading.Event())
+    try:
+        for store, future in begun:
+            written = future.result()
+            free.put(store)
+            yield written
+    except BaseException:
+        stopping.set()  # else closing `begun` would wait for the stages before this one
+        free.put(stores[0])  # for the thread that may wait for it, which then sees the stop
+        raise
+    finally:
+        begun.close()
+        pool.shutdown(wait=False)  # after an error, the other writes may go on until their stores are abandoned
 
 
 def _write_batch(batch: Batch, store: StoreProcess) -> Batch:

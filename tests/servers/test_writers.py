@@ -13,7 +13,7 @@ from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 Vectored = Callable[..., list[dict[str, Any]]]
-ROWS, BATCH_ROWS = 400, 50
+ROWS, BATCH_ROWS, WRITERS = 400, 50, 3
 
 
 def test_writes_overlap_and_a_crash_loses_nothing(
@@ -26,13 +26,13 @@ def test_writes_overlap_and_a_crash_loses_nothing(
     held = f"obj-{BATCH_ROWS:05}"
     proxy.plan = lambda call: Fault(stall=600.0) if call.is_write and held in call.ids else None
     where = f"--chroma {proxy.url} --collection writers"
-    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --writers 3 --batch-size {BATCH_ROWS} {where}")
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --writers {WRITERS} --batch-size {BATCH_ROWS} {where}")
     wait_until(lambda: len(proxy.writes) == 4 and proxy.writing == 1)  # one before it, and two after it
     wait_until(lambda: tiny.info("t")["progress"]["rows"] == BATCH_ROWS)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     proxy.plan = lambda call: Fault(stall=0.2, passed_on=True) if call.is_write else None
-    tiny.type("upsert-cli restart t")
+    _restart(tiny)
     counts = tiny.info("t")["counts"]
     assert (counts["read"], counts["failed"]) == (ROWS, 0)
     assert counts["inserted"] + counts["unchanged"] == ROWS
@@ -47,13 +47,20 @@ def test_a_signal_ends_all_writers(
     """A stop while several writes are on their way commits what arrives, and `restart` goes on from there."""
     tiny.write("a.jsonl", vectored(ROWS))
     proxy.plan = lambda call: Fault(stall=0.3, passed_on=True) if call.is_write else None
-    line = f"upsert-cli run a.jsonl --task-id t --writers 3 --batch-size 20 --chroma {proxy.url} --collection stopped_three"
+    line = f"upsert-cli run a.jsonl --task-id t --writers {WRITERS} --batch-size 20 --chroma {proxy.url} --collection stopped_three"
     process = tiny.start(line)
     tiny.wait_for_rows("t")
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == -signal.SIGINT
     assert 0 < tiny.info("t")["progress"]["rows"] < ROWS
-    tiny.type("upsert-cli restart t")
+    _restart(tiny)
     assert tiny.info("t")["counts"]["inserted"] + tiny.info("t")["counts"]["unchanged"] == ROWS
     assert len(shared_server.records("stopped_three")) == ROWS
+
+
+def _restart(terminal: Terminal) -> None:
+    """Restart the task, whose writers the command does not name."""
+    process = terminal.start("upsert-cli restart t", children=WRITERS)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors

@@ -82,7 +82,7 @@ WITHOUT_CHILDREN = {
 CHILDREN = {
     "--help": 0,
     "--enqueue": 0,
-    "--repair": 4,
+    "--repair": 5,
     "--verify": 2,
     "verify": 2,
     "--writers": 5,
@@ -126,6 +126,9 @@ class Request:
 
     contained: bool = False
     """Whether the program is PID 1 of a container, for which the new process waits."""
+
+    children: int | None = None
+    """How many Python children the program starts at most; None: what its words tell."""
 
     imports: Sequence[str] = ()
     """Modules that the program imports, and that the server imports before it forks the first such program."""
@@ -253,9 +256,11 @@ def current_umask() -> int:
     return umask
 
 
-def count_spares(arguments: list[str]) -> int:
+def count_spares(request: Request) -> int:
     """Return how many Python children a program starts at most; a fork that nobody needs costs some ten milliseconds."""
-    match arguments:
+    if request.children is not None:
+        return request.children
+    match request.arguments:
         case ["-m", "upsert_cli", command, *_] if command in WITHOUT_CHILDREN:
             return 0
         case ["-c", program, *_] if "upsert_cli" not in program:
@@ -389,7 +394,7 @@ def main(control: socket.socket) -> None:
     gc.freeze()
     request = Server(control).serve()
     if request is not None:
-        while (inner := keep_spares(count_spares(request.arguments))) is not None:
+        while (inner := keep_spares(count_spares(request))) is not None:
             request = inner  # this is a spare now, and its program may start others
         program.run(request.arguments)
 

@@ -102,6 +102,7 @@ class ForkedProcess(subprocess.Popen[Any]):
         pass_fds: Sequence[int] = (),
         closed: Sequence[int] = (),
         contained: bool = False,
+        children: int | None = None,
         server: Forker | None = None,
         **options: Any,
     ) -> None:
@@ -119,6 +120,7 @@ class ForkedProcess(subprocess.Popen[Any]):
             new_session=start_new_session or controlling_terminal,
             controlling_terminal=controlling_terminal,
             contained=contained,
+            children=children,
             imports=[name for program, names in IMPORTS.items() if program in arguments for name in names],
         )
         super().__init__(arguments, **options)
@@ -164,6 +166,7 @@ def start_python(
     controlling_terminal: bool = False,
     closed: Sequence[int] = (),
     contained: bool = False,
+    children: int | None = None,
     **options: Any,
 ) -> subprocess.Popen[Any]:
     """Start a program as `Popen` does; a Python program is forked if that makes no difference to it.
@@ -176,11 +179,13 @@ def start_python(
         controlling_terminal: Whether standard input is a terminal that is to control the process.
         closed: Numbers of the standard streams that are closed in the process.
         contained: Whether the program is PID 1 of a container; the process that is returned waits for it.
+        children: How many Python children it starts at most, if its words do not tell.
         options: Of `Popen`.
     """
     options |= {"cwd": folder, "env": dict(environment)}
     if forks and sys.platform == "linux" and forker().can_run(arguments, environment):
         options |= {"controlling_terminal": controlling_terminal, "closed": closed, "contained": contained}
+        options |= {"children": children}
         return ForkedProcess(arguments, **options)
     if contained:
         arguments = [*CONTAINER, *arguments]

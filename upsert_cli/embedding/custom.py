@@ -48,7 +48,7 @@ class CustomModel:
         self._folder = given.path
 
     def entry(self) -> ModelEntry:
-        """Return what fastembed's list would say of the model.
+        """Return the description of the model, like those in fastembed's list.
 
         Raises:
             UsageFault: The files name a pooling that cannot be computed.

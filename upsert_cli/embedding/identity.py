@@ -92,9 +92,9 @@ class ModelIdentity:
         return self.name == DEFAULT_MODEL and self.prefixes == NO_PREFIXES and is_published
 
     def differences(self, asked: ModelIdentity) -> Iterator[tuple[str, str, str]]:
-        """Yield what differs between this model, which made a collection, and one that is asked for, and both values.
+        """Yield the differences between this model, which made a collection, and one that is asked for.
 
-        A difference is such as `("dimension", "384", "512")`.
+        Each has the name of the part and both values, such as `("dimension", "384", "512")`.
         """
         for what, had, wanted in (
             ("model", self.name, asked.name),

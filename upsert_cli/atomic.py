@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+STALE_SECONDS = 24 * 3600  # seconds; no process takes that long to write a file
 NAME_BYTES = 8  # of a temporary name, which no other process draws
 
 # Windows has neither flag; nothing is written there, since there is no flock either.
@@ -49,6 +50,7 @@ def writing_out(path: Path) -> Iterator[BinaryIO]:
     # A hidden name with another ending, so that nobody who watches the folder takes it for one of theirs; a random one,
     # since in a container the process that was killed in the middle of this had the same id.
     temporary = target.with_name(f".{target.name}.{os.urandom(NAME_BYTES).hex()}.tmp")
+    _remove_stale(target)
     try:
         with temporary.open("xb") as file:  # with the mode that the user's umask gives
             yield file
@@ -59,6 +61,17 @@ def writing_out(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):  # the file is in nobody's way, and the first error is the one that counts
             temporary.unlink()
         raise
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove the temporary files that killed processes left next to a file, or they would fill the disk one day."""
+    import glob
+
+    limit = time.time() - STALE_SECONDS
+    for path in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 2 * NAME_BYTES}.tmp"):
+        with suppress(OSError):  # it is gone, or another user's
+            if path.lstat().st_mtime < limit:
+                path.unlink()
 
 
 def make_folder(path: Path) -> None:

@@ -53,7 +53,7 @@ def open_task(
         require_resources()
     with drafted(journal, request, stdin) as draft:
         resources = Resources(draft.task, leases=journal.layout.servers)
-        resources.check_address()  # before there is a task
+        _ = resources.location  # checks the address and the credentials, before there is a task
         if request.task_id is not None:
             complete_renames(journal, draft.task.chroma)
         while True:

@@ -98,16 +98,8 @@ class Resources:
 
     @cached_property
     def loader(self) -> Loader:
-        """Loads the model when the first text needs it."""
+        """The loader of the model, which the first text to embed needs."""
         return Loader(self._context.progress.busy("loading")(lambda: load_embedder(self.model, self.task.options)))
-
-    def check_address(self) -> None:
-        """Check the target's address and the credentials for it; nothing is asked of a server.
-
-        Raises:
-            UsageFault: The address is not valid, or the credentials cannot be read.
-        """
-        _ = self.location
 
     def in_use(self) -> TargetInUse | None:
         """Return the error if another process holds the target; the load waits for the last write of a dead one."""

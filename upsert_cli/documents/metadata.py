@@ -118,7 +118,7 @@ def _flatten(
             converted |= _flatten(value, into, prefix=f"{key}.", keep_lists=keep_lists, levels=levels - 1)
         elif value is not None:
             _flatten({name: as_text(value)}, into, prefix=prefix)
-            converted[key] = _NUMBERS.get(kind) or kind_of(value)
+            converted[key] = _NUMBERS.get(kind, kind_of(value))
     return converted
 
 

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import TargetInUse
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import Access, Address, access_to, address_of
 from upsert_cli.store.base import Opened, Record, Target
 from upsert_cli.store.chroma.faults import understood
-from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import FOLDER_MODE, os_fault
 from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
 
@@ -65,7 +64,7 @@ class Server(Location):
         """Ask the server for the collection."""
         with self._asking() as database:
             found = database.collection(self.collection)
-        return None if found is None else _info(found)
+        return None if found is None else database.info(found)
 
     def state(self) -> CollectionState | None:
         """Ask the server for the collection and its number of records; only some servers count the changes."""
@@ -78,19 +77,15 @@ class Server(Location):
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Ask the server for all collections, and for the number of records in each."""
         with self._asking() as database:
-            counts = ((found, database.count(found)) for found in database.collections())
-            listed = [(_info(found), count) for found, count in counts if count is not None]  # the others are gone
+            counted = [(database.info(found), database.count(found)) for found in database.collections()]
+        listed = [(info, count) for info, count in counted if count is not None]  # the others are gone by now
         return sorted(listed, key=lambda one: one[0].name)
 
     def has_chunks(self) -> bool:
         """Ask the server, if the collection is of this tool."""
-        from upsert_cli.store.chroma.queries import FIRST_CHUNKS
-
         with self._asking() as database:
             found = database.collection(self.collection)
-            if found is None or _info(found).stamp is None:
-                return False
-            return bool(database.fetch(found, start=0, rows=1, where=FIRST_CHUNKS))
+            return found is not None and database.info(found).stamp is not None and database.has_chunks(found)
 
     @contextmanager
     def fetching(self, *, with_vectors: bool) -> Iterator[Callable[..., list[Record]]]:
@@ -146,8 +141,3 @@ class Server(Location):
         from upsert_cli.store.chroma.server_database import ServerDatabase
 
         return ServerDatabase(self.address, self.access, retry_for=self.retry_for, notify=notify)
-
-
-def _info(found: dict[str, Any]) -> CollectionInfo:
-    configurations = (found.get("configuration_json") or {}, found.get("schema") or {})
-    return info_of(str(found.get("name")), found.get("dimension"), found.get("metadata") or {}, *configurations)

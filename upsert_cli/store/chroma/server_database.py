@@ -18,6 +18,8 @@ from upsert_cli.store.chroma.answers import GOOD
 from upsert_cli.store.chroma.faults import server_fails
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 from upsert_cli.store.chroma.server import CLOUD_ROWS
+from upsert_cli.store.chroma.stamp import info_of
+from upsert_cli.store.location import CollectionInfo
 
 MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers
 ANSWER_NUMBERS = 1 << 19  # numbers of all vectors in an answer: 10 MB of JSON, and 17 MB of memory once it is parsed
@@ -92,6 +94,18 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
             Record(one, text, metadata or {}, vector=None if vector is None else array("f", vector))
             for one, text, metadata, vector in columns
         ]
+
+    @staticmethod
+    def info(found: dict[str, Any]) -> CollectionInfo:
+        """Return the description that a collection gives of itself, out of the server's."""
+        configurations = (found.get("configuration_json") or {}, found.get("schema") or {})
+        return info_of(str(found["name"]), found.get("dimension"), found.get("metadata") or {}, *configurations)
+
+    def has_chunks(self, found: dict[str, Any]) -> bool:
+        """Tell whether a collection may have chunks."""
+        from upsert_cli.store.chroma.queries import FIRST_CHUNKS  # takes longer to load than most requests
+
+        return bool(self.fetch(found, start=0, rows=1, where=FIRST_CHUNKS))
 
     def require_lists(self) -> None:
         """Check that the server stores lists, by an upsert into a collection that cannot exist.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -83,12 +85,20 @@ def test_each_text_reaches_the_model_after_its_prefix(tiny_model: Path, monkeypa
     np.testing.assert_allclose(embedder.embed([long]), plain.embed([f"passage: {long}"]), atol=1e-6)
 
 
-def test_a_table_of_vectors_counts_with_its_tokenizer_alone(model: Model, tmp_path: Path) -> None:
-    """A model without a network has no settings of its tokenizer to read."""
-    (tmp_path / "model.safetensors").write_bytes(b"vectors")
+def test_a_table_of_vectors_is_loaded_without_settings_of_a_network(model: Model, tmp_path: Path) -> None:
+    """It needs its tokenizer alone, whose special tokens it leaves out, and nothing warns of settings."""
     shutil.copy(model.folder / "tokenizer.json", tmp_path)
+    table = np.full((30_522, 256), 0.5, np.float32)
+    entry = {"dtype": "F32", "shape": table.shape, "data_offsets": [0, table.nbytes]}
+    header = json.dumps({"embeddings": entry}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + table.tobytes())
     found = find_model("minishlab/potion-base-8M", given=GivenFolder(path=tmp_path))
-    assert load_token_counter(found).count(["hello world"]) == [4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedder = load_model(found)
+    for counter in (embedder, load_token_counter(found)):
+        assert counter.count(["hello world"]) == [2]
+    np.testing.assert_allclose(embedder.embed(["hello world"]), np.full((1, 256), 1 / 16), atol=1e-6)
 
 
 def test_fastembed_tells_documents_of_jina_v3_from_queries() -> None:

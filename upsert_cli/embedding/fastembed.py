@@ -140,6 +140,9 @@ class FastEmbedder:
     def __init__(self, model: Model, *, device: Device, compiled: Callable[[Path], Any] | None = None) -> None:
         self.dimension = model.dimension
         self.max_tokens = model.max_tokens
+        network: dict[str, Any] = {"threads": 1, "cuda": device == "cuda"}
+        if model.entry.is_static:  # fastembed would warn of settings for a network
+            network = {}
         if device == "cuda":
             _require_gpu()
         try:
@@ -149,9 +152,8 @@ class FastEmbedder:
             self._embedding = TextEmbedding(
                 _name_in_fastembed(model),
                 specific_model_path=str(model.folder),
-                threads=1,
-                cuda=device == "cuda",
                 lazy_load=compiled is not None,
+                **network,
             )
             if compiled is not None:
                 self._embedding.token_count("")  # loads the tokenizer alone
@@ -244,8 +246,9 @@ def load_tokenizer(model: Model) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        if model.entry.is_static:  # which needs none of the settings that fastembed looks for
+        if model.entry.is_static:  # fastembed uses it without other settings and without special tokens
             tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
+            tokenizer.post_processor = None
         else:
             tokenizer, _ = load_tokenizer(model.folder)
     except Exception as error:  # tokenizers raises bare ones

@@ -86,7 +86,7 @@ class Claim:
             raise
 
     def task(self) -> Task:
-        """Return the task as it is now."""
+        """Return the task in its present state."""
         return self._journal.find(self.task_id)
 
     def set_back(self, **changes: object) -> Task:

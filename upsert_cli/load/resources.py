@@ -201,7 +201,7 @@ class Resources:
 
 
 def _touched(source: Source) -> tuple[int, int] | None:
-    """Return the size and the mtime of a local file; None if there is none."""
+    """Return the size and the mtime of a local file; None if it is gone, or for another kind of source."""
     if not isinstance(source.path, Path):
         return None
     try:

@@ -95,7 +95,7 @@ def origin_on_this_machine(wanted: ModelIdentity, options: LoadOptions, *, machi
 
 
 def origin_without_files(name: str, options: LoadOptions, sources: Sequence[Source]) -> ModelIdentity:
-    """Return the origin of a load's vectors as far as it is known without the files of a model."""
+    """Return the part of the origin of a load's vectors that is known without the files of a model."""
     if options.keep_vectors:
         return kept_vectors(sources)
     if not embeds(name):

@@ -40,7 +40,6 @@ def build_tiny_model(model: Model, folder: Path) -> Path:
     _drop_rare_words(folder / "tokenizer.json")
     graph = build_bert_graph(_tiny_weights(config), config)
     _share_words(graph)
-    _drop_unused(graph)
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
     return folder
 
@@ -122,13 +121,6 @@ def _share_words(model: onnx.ModelProto) -> None:
     lookup.input[1] = "word"
     graph.initializer.append(numpy_helper.from_array(np.array(WORDS, np.int64), "words"))
     graph.node.insert(0, helper.make_node("Mod", ["input_ids", "words"], ["word"], name="word"))
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    """Drop the constants of layers, of which onnxruntime would warn."""
-    used = {name for node in model.graph.node for name in node.input}
-    for constant in [constant for constant in model.graph.initializer if constant.name not in used]:
-        model.graph.initializer.remove(constant)
 
 
 def _tiny_weights(config: Mapping[str, Any]) -> Tensors:

@@ -269,7 +269,7 @@ while opened >= 0:
 
 def test_a_reader_during_a_load_does_no_harm(target: Target, tmp_path: Path) -> None:
     """A process that opens, counts and queries the collection over and over during a load leaves it intact."""
-    rows = some_rows(numbered(0, 6_000))
+    rows = some_rows(numbered(0, 2_000))
     with StoreProcess(target) as writer:
         writer.write(rows.take(range(100)))
         seen = tmp_path / "seen"
@@ -277,10 +277,10 @@ def test_a_reader_during_a_load_does_no_harm(target: Target, tmp_path: Path) -> 
         with seen.open("w") as output:
             reader = start_python(program, folder=tmp_path, environment=os.environ, stdout=output)
         wait_until(lambda: bool(seen.read_text()))
-        for start in range(100, 6_000, 400):
-            assert writer.write(rows.take(range(start, min(start + 400, 6_000)))) == []
+        for start in range(100, 2_000, 200):
+            assert writer.write(rows.take(range(start, min(start + 200, 2_000)))) == []
         while len(seen.read_text().split()) < 4:
-            assert writer.write(rows.take(range(400))) == []
+            assert writer.write(rows.take(range(200))) == []
     reader.kill()
     reader.wait()
     assert_holds(target, rows)

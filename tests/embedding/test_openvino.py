@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -142,13 +143,20 @@ def test_nothing_is_sent_and_nothing_kept_in_the_home_folder(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def _not_installed(folder: Path) -> None:
-    (folder / "sitecustomize.py").write_text(NOT_INSTALLED)
+def _not_installed(_: Path) -> str:
+    return NOT_INSTALLED
 
 
-def _old_processor(folder: Path) -> None:
-    (folder / "openvino").mkdir()
-    (folder / "openvino" / "__init__.py").write_text(FAKE_OPENVINO)
+def _old_processor(folder: Path) -> str:
+    (folder / "path" / "openvino").mkdir(parents=True)
+    (folder / "path" / "openvino" / "__init__.py").write_text(FAKE_OPENVINO)
+    return f"import sys\nsys.path.insert(0, {str(folder / 'path')!r})\n"
+
+
+def _type_on(machine: str, terminal: Terminal, line: str, *, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Type a command on a machine that some lines of Python make."""
+    program = f"{machine}from upsert_cli.__main__ import main\nmain()"
+    return terminal.type(shlex.join([sys.executable, "-c", program, *shlex.split(line)]), expect=expect)
 
 
 @pytest.mark.parametrize(
@@ -156,17 +164,14 @@ def _old_processor(folder: Path) -> None:
     [(_not_installed, "-m pip install 'openvino>=2025.0'`"), (_old_processor, "Pentium, has no bf16")],
 )
 def test_a_machine_without_it_refuses_before_there_is_a_task(
-    tiny: Terminal, make_items: Items, prepare: Callable[[Path], None], reason: str
+    tiny: Terminal, make_items: Items, prepare: Callable[[Path], str], reason: str
 ) -> None:
     """Package and processor are named, the journal is empty, and a task of another machine stays where it is."""
     tiny.write("a.jsonl", make_items(3))
-    tiny.folder.joinpath("path").mkdir()
-    prepare(tiny.folder / "path")
-    tiny.env["PYTHONPATH"] = str(tiny.folder / "path")
-    for line in ("run a.jsonl --dry-run", "run a.jsonl --enqueue"):
-        assert reason in tiny.type(f"upsert-cli {line} --precision bf16", expect=4).stderr
-    assert reason in tiny.type("upsert-cli models check --precision bf16", expect=4).stderr
-    checked: dict[str, Any] = json.loads(tiny.type("upsert-cli models check --json").stdout)
+    machine = prepare(tiny.folder)
+    for line in ("run a.jsonl --dry-run", "run a.jsonl --enqueue", "models check"):
+        assert reason in _type_on(machine, tiny, f"{line} --precision bf16", expect=4).stderr
+    checked: dict[str, Any] = json.loads(_type_on(machine, tiny, "models check --json").stdout)
     assert reason.rstrip("`") in checked["bf16"]
     assert tiny.type("upsert-cli list --json").stdout.strip() == "[]"
     assert not (tiny.folder / "chroma").exists()
@@ -177,15 +182,13 @@ def test_a_task_that_comes_to_a_machine_without_it(bf16: None, tiny: Terminal, m
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id queued --precision bf16 --collection other --enqueue")
     tiny.type("upsert-cli run a.jsonl --task-id done --precision bf16")
-    tiny.env["PYTHONPATH"] = str(tiny.folder / "path")
-    tiny.folder.joinpath("path").mkdir()
-    _old_processor(tiny.folder / "path")
-    assert "has no bf16" in tiny.type("upsert-cli restart done --from-start", expect=4).stderr
+    machine = _old_processor(tiny.folder)
+    assert "has no bf16" in _type_on(machine, tiny, "restart done --from-start", expect=4).stderr
     assert tiny.info("done")["status"] == "done"
-    tiny.type("upsert-cli work", expect=4)
+    _type_on(machine, tiny, "work", expect=4)
     assert tiny.info("queued")["status"] == "refused"
     assert "has no bf16" in tiny.info("queued")["detail"]
-    tiny.type("upsert-cli run a.jsonl --task-id queued --collection other --precision fp32")
+    _type_on(machine, tiny, "run a.jsonl --task-id queued --collection other --precision fp32")
     assert tiny.info("queued")["status"] == "done"
 
 

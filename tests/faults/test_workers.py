@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,18 @@ def _is_at_work(path: Path) -> bool:
     return bool(events) and events[-1]["type"] != "summary"
 
 
+def _is_halted_at_work(worker: subprocess.Popen[str], log: Path) -> bool:
+    """Halt a worker if it is in the middle of a task."""
+    if not _is_at_work(log) or worker.poll() is not None:
+        return False
+    with suppress(ProcessLookupError):  # it has ended since
+        os.killpg(worker.pid, signal.SIGSTOP)
+        if _is_at_work(log):
+            return True
+        os.killpg(worker.pid, signal.SIGCONT)
+    return False
+
+
 def _done_by(path: Path) -> list[str]:
     return [event["id"] for event in _events(path) if event["type"] == "summary" and event["id"] is not None]
 
@@ -51,10 +65,17 @@ def test_each_task_is_done_once(tiny: Terminal, tasks: int) -> None:
     for log in logs:
         with log.open("w") as file:
             workers.append(tiny.start("upsert-cli work --json", stdout=file, stderr=subprocess.DEVNULL))
-    wait_until(lambda: _is_at_work(logs[0]) or workers[0].poll() is not None)
-    assert workers[0].poll() is None
-    os.killpg(workers[0].pid, signal.SIGKILL)
-    assert [worker.wait(SECONDS) for worker in workers] == [-signal.SIGKILL, 0, 0, 0]
+    halted: list[subprocess.Popen[str]] = []
+
+    def is_one_halted() -> bool:
+        pairs = zip(workers, logs, strict=True)
+        halted.extend(itertools.islice((worker for worker, log in pairs if _is_halted_at_work(worker, log)), 1))
+        return halted != []
+
+    wait_until(is_one_halted)
+    [victim] = halted
+    os.killpg(victim.pid, signal.SIGKILL)
+    assert [worker.wait(SECONDS) for worker in workers] == [-signal.SIGKILL * (one is victim) for one in workers]
     tiny.type("upsert-cli work")  # should the others have ended before
     everything = Journal(tiny.journal).list(limit=tasks + 1)
     assert {task.id: task.status.value for task in everything} == {f"t{number}": "done" for number in range(tasks)}

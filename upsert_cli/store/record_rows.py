@@ -74,25 +74,30 @@ class RecordRows:
         if fetching is not None:
             fetch = stack.enter_context(fetching)
             return _counted(fetch, row), partial(_fetched, fetch) if joins else None
-        has_number = self.where is None and (bool(number) or not row)
-        store = None
-        if self.with_vectors or not has_number:
-            target = replace(self.target, beside_others=not self.location.reading_flushes())
-            store = stack.enter_context(StoreProcess(target, location=self.location))
-        if store is not None and self.with_vectors:
-            # The first vectors make Chroma apply queued changes, so the tables are looked at after that.
-            store.vectors([record.id for record in store.fetch(rows=1)])
-        tables = self.location.tables() if has_number else None
-        if tables is not None:
-            pages = _numbered(tables, number)
-            # Queued chunks are not all found.
-            find_records: FindRecords | None = tables.of_items if joins and not tables.queued else None
-        elif store is not None:
-            pages = _counted(store.fetch, row, where=self.where)
-            find_records = partial(_fetched, store.fetch) if joins else None
-        else:
+        if self.where is None and (number or not row):
+            return self._numbered_after(number, stack, joins=joins)
+        store = self._opened(stack)
+        pages = _counted(store.fetch, row, where=self.where)
+        if self.with_vectors:
+            pages = _with_vectors(pages, store)
+        return pages, partial(_fetched, store.fetch) if joins else None
+
+    def _numbered_after(self, number: int, stack: ExitStack, *, joins: bool) -> tuple[Pages, FindRecords | None]:
+        """Return the pages of the tables, and how to find the chunks of an item."""
+        store = self._opened(stack) if self.with_vectors else None
+        if (tables := self.location.tables()) is None:
             raise FileNotFoundError(f"there is no collection {self.target.collection} in {self.target.path}")
-        return _with_vectors(pages, store) if store is not None and self.with_vectors else pages, find_records
+        pages = _numbered(tables, number)
+        find_records = tables.of_items if joins and not tables.queued else None  # queued chunks are not all found
+        return pages if store is None else _with_vectors(pages, store), find_records
+
+    def _opened(self, stack: ExitStack) -> StoreProcess:
+        target = replace(self.target, beside_others=not self.location.reading_flushes())
+        store = stack.enter_context(StoreProcess(target, location=self.location))
+        if self.with_vectors:
+            # The first vectors make Chroma apply queued changes, so tables have to be looked at after that.
+            store.vectors([record.id for record in store.fetch(rows=1)])
+        return store
 
     def _item(self, record: Record) -> Item:
         fault = record.fault

@@ -94,9 +94,7 @@ class OpenCollection:
         if self._index is not None and not (target.beside_others or target.reads_only):
             hnsw = configuration.get("hnsw") or {}
             own = None if contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
-            # A repair may begin with an index that lacks rows.
-            self._had_index = target.as_found or self._index.was_written()
-            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self._index.is_flushed())
+            self._raise_threshold(self._index, own, ours=info.stamp is not None, created=created)
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self._count = retrying_locks(self._chroma.count)
@@ -248,12 +246,14 @@ class OpenCollection:
             raise bad_name(self._target.collection, reason=text) from error
         return True
 
-    def _raise_threshold(self, own: object, *, ours: bool, is_flushed: bool | None) -> None:
+    def _raise_threshold(self, index: IndexFiles, own: object, *, ours: bool, created: bool) -> None:
         """Set the threshold for the load, and remember the one to restore.
 
         It is the rows of the load, if they are few: the last of them then flushes all. Only while nothing is queued: a
         reader that sees the threshold before our first write must not have to flush.
         """
+        # A repair may begin with an index that lacks rows.
+        self._had_index = self._target.as_found or index.was_written()
         if not isinstance(own, int):
             return
         self._threshold = own
@@ -262,7 +262,7 @@ class OpenCollection:
         self._final_threshold = LOAD_THRESHOLD if ours else theirs
         if self._final_threshold != LOAD_THRESHOLD:
             self._owe(self._final_threshold)
-        if self._target.rows is not None and is_flushed:
+        if self._target.rows is not None and (created or index.is_flushed()):
             self._load_threshold = min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._target.rows))
         self._set_threshold(self._load_threshold)
 

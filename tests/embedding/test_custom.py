@@ -222,6 +222,38 @@ def test_a_mean_without_the_prompt_is_refused(folder: Path, pooling: str, flag: 
     assert find_model(MINE, given=GivenFolder(path=folder), prefixes=NO_PREFIXES).pooling == "mean, normalized"
 
 
+@pytest.mark.parametrize(
+    ("file", "settings"),
+    [
+        ("tokenizer_config.json", {"truncation_side": "left"}),
+        ("tokenizer.json", {"truncation": {"direction": "Left", "max_length": 128}}),
+        ("sentence_bert_config.json", {"do_lower_case": True}),
+    ],
+)
+def test_texts_that_would_be_read_in_another_way_are_refused(
+    folder: Path, file: str, settings: dict[str, object]
+) -> None:
+    """The vectors would not be those of sentence-transformers, so a setting that fastembed does not know is named."""
+    write(folder, file, settings)
+    with pytest.raises(UsageFault, match=r"cut long texts at their beginning|change texts to lower case"):
+        found(folder)
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        {"type": "BertNormalizer", "lowercase": True},
+        {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]},
+    ],
+)
+def test_a_tokenizer_may_change_texts_to_lower_case_itself(folder: Path, normalizer: dict[str, object]) -> None:
+    """The setting asks for no more than the tokenizer does anyway."""
+    write(folder, "sentence_bert_config.json", {"do_lower_case": True})
+    write(folder, "tokenizer.json", {"normalizer": normalizer, "truncation": {"direction": "Right"}})
+    write(folder, "tokenizer_config.json", {"truncation_side": "right", "model_max_length": 512})
+    assert found(folder).dimension == 24
+
+
 def test_the_graph_is_the_only_one_or_the_one_with_the_usual_name(folder: Path) -> None:
     """Several graphs of other names, or two of the usual name, are listed."""
     (folder / "onnx").mkdir()

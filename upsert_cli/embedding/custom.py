@@ -66,6 +66,7 @@ class CustomModel:
         if dimension is None:
             raise self._fault(f"says neither in {file} nor in config.json how many numbers a vector has")
         limits = self._settings(self._modules.get("Transformer", "."), "sentence_bert_config.json")
+        self._check_texts(lowercases=limits.get("do_lower_case") is True)
         return ModelEntry(
             name=self._name,
             dimension=dimension,
@@ -90,6 +91,22 @@ class CustomModel:
         usual = prompts.get(str(settings.get("default_prompt_name")), "")
         passage = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), usual)
         return Prefixes(passage=passage, query=prompts.get("query", usual))
+
+    def _check_texts(self, *, lowercases: bool) -> None:
+        """Check that the tokenizer gets texts unchanged and cuts them at their end, since fastembed does just that."""
+        tokenizer = self._settings("tokenizer.json")
+        truncation = tokenizer.get("truncation") or {}
+        side = self._settings("tokenizer_config.json").get("truncation_side") or truncation.get("direction")
+        if str(side).lower() == "left":
+            raise self._unsupported("cut long texts at their beginning (truncation_side)")
+        if lowercases and not _lowercases(tokenizer.get("normalizer")):
+            raise self._unsupported("change texts to lower case before its tokenizer (do_lower_case)")
+
+    def _unsupported(self, work: str) -> UsageFault:
+        return UsageFault(
+            message=f"the files of {self._name} in {self._folder} ask to {work}, which is not supported; vectors "
+            f"without it would be others: use another model, or remove that setting if the difference does not matter"
+        )
 
     # -- the graph -----------------------------------------------------------------------------------------------------
 
@@ -186,6 +203,15 @@ class CustomModel:
 def _size(*found: object) -> int | None:
     """Return the first of some values that is a size."""
     return next((value for value in found if type(value) is int and value > 0), None)
+
+
+def _lowercases(normalizer: Any) -> bool:
+    """Tell whether a normalizer of a `tokenizer.json`, or one of a sequence of them, changes texts to lower case."""
+    if not isinstance(normalizer, dict):
+        return False
+    kind = normalizer.get("type")
+    own = kind == "Lowercase" or (kind == "BertNormalizer" and normalizer.get("lowercase") is True)
+    return own or any(map(_lowercases, normalizer.get("normalizers") or ()))
 
 
 def _output(graph: OnnxGraph, rank: int) -> str | None:

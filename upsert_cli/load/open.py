@@ -185,9 +185,9 @@ def _set_back(resources: Resources, claim: Claim, *, from_start: bool = False, f
     wanted, known = resources.task, claim.task()
     asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value != getattr(known, name)}
-    checkpoint = claim.checkpoint()
-    is_over = wanted.status is TaskStatus.DONE or checkpoint is None
-    if from_start or (is_over and not failed_only):
+    # A done task has none, and what stands in the place of its file is not read.
+    checkpoint = None if wanted.status is TaskStatus.DONE else claim.checkpoint()
+    if from_start or (checkpoint is None and not failed_only):
         changes |= read_again(wanted, resources.sources)
         claim.drop_checkpoint()
     else:

@@ -43,14 +43,14 @@ def _die(number: int, _frame: FrameType | None) -> None:
 class EndedBySignal(BaseException):
     """Raised in the main thread by a signal that comes while no task is run, so that unfinished work is cleaned up."""
 
-    def __init__(self, number: int, when: str = "before anything was loaded") -> None:
-        """Keeps the signal, to die by it."""
+    def __init__(self, number: int, when: str = "") -> None:
+        """Keep the signal, to die by it, and the end of the sentence that reports it."""
         super().__init__(number, when)
         self.number = number
         self._when = when
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name} {self._when}"
+        return f"stopped by {signal.Signals(self.number).name} {self._when}".rstrip()
 
 
 def end_in_order() -> None:

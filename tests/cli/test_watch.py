@@ -161,6 +161,30 @@ def test_cancel_waits_no_longer_than_the_task_is_run(
     assert told in process.stderr.read()
 
 
+def test_a_stopped_wait_says_nothing_about_a_load(terminal: Terminal) -> None:
+    """`cancel` loads nothing, so its end by a signal is reported without a word on rows."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("t"))
+    claim = start(journal)
+    process = terminal.start("upsert-cli cancel t --wait 3600")
+    wait_until(claim.cancel_requested)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=SECONDS)
+    claim.release()
+    assert process.returncode == -signal.SIGTERM
+    assert errors == "error: stopped by SIGTERM\n"
+
+
+def test_a_load_that_is_stopped_before_its_task_exists_says_so(terminal: Terminal) -> None:
+    """Standard input is read to its end before there is a task."""
+    process = terminal.start("upsert-cli run -", stdin=subprocess.PIPE)
+    wait_until(lambda: any((terminal.journal / "spool").glob("*/*")))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == -signal.SIGTERM
+    assert errors == "error: stopped by SIGTERM before anything was loaded\n"
+
+
 def test_a_runner_that_dies_after_a_wait_is_reported(terminal: Terminal) -> None:
     """A task that waited at first, and was run then, is still reported when its runner dies."""
     journal = Journal(terminal.journal)

@@ -17,6 +17,7 @@ from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command, Group
 from upsert_cli.cli.options.load_options import load_options, load_request, refuse_contradictions
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.signals import EndedBySignal
 
 if TYPE_CHECKING:
     from upsert_cli.load.request import IfRunning, Kind, LoadRequest, OpenedTask
@@ -87,14 +88,17 @@ def _load(
 
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
     with RunReport(session, metrics=metrics_file, request=request) as report:
-        opened = open_task(
-            session.journal,
-            request,
-            stdin=sys.stdin.buffer,
-            if_running=if_running,
-            wait_until=wait_until,
-            context=session,
-        )
+        try:
+            opened = open_task(
+                session.journal,
+                request,
+                stdin=sys.stdin.buffer,
+                if_running=if_running,
+                wait_until=wait_until,
+                context=session,
+            )
+        except EndedBySignal as error:
+            raise EndedBySignal(error.number, "before anything was loaded") from error
         return run_and_report(session, opened, report, verify=verify, if_running=if_running, wait_until=wait_until)
 
 

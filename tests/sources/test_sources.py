@@ -35,8 +35,16 @@ from upsert_cli.errors import (
 )
 from upsert_cli.journal.spool import spool
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of, reader_of
+from upsert_cli.sources.formats import (
+    KNOWN_SUFFIXES,
+    SUFFIXES,
+    Unsuitable,
+    format_name_of,
+    not_loadable,
+    reader_of,
+)
 from upsert_cli.sources.item import Item
+from upsert_cli.sources.remote import source_name
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import FoundFile, Source
 
@@ -536,6 +544,47 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: byt
     if (command := re.search(r"`(python -c .*)`", message)) is not None:
         subprocess.run([sys.executable, *shlex.split(command[1])[1:]], cwd=tmp_path, check=True)
         assert pq.read_table(tmp_path / "data.parquet").to_pydict() == {"object_id": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name", "content", "remedy"),
+    [
+        ("a", "csv", b"sep=;\nid;t\n", "`tail -n +2 a | upsert-cli run - --format csv`"),
+        ("-a.tsv", "tsv", b"sep=;\n", "`tail -n +2 ./-a.tsv | upsert-cli run - --format tsv`"),
+        (
+            "a.csv.gz",
+            "csv.gz",
+            gzip.compress(b"sep=;\n"),
+            "; unpack it, then `tail -n +2 a.csv | upsert-cli run - --format csv`",
+        ),
+        (
+            "a.jsonl.gz",
+            "jsonl.gz",
+            gzip.compress("{}".encode("utf-16")),
+            "; unpack it, then `iconv -f UTF-16 -t UTF-8 a.jsonl`",
+        ),
+        ("a.jsonl.gz", "jsonl.gz", "{}".encode("utf-16"), "; `iconv -f UTF-16 -t UTF-8 a.jsonl.gz`"),
+    ],
+    ids=["no suffix", "a hyphen", "compressed CSV", "compressed JSONL", "not compressed"],
+)
+def test_the_command_of_a_remedy_fits_the_file(
+    tmp_path: Path, name: str, format_name: str, content: bytes, remedy: str
+) -> None:
+    """A remedy names the format that was given, and the content of a compressed file by the name it has unpacked."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UpsertCliError) as caught:
+        Source.of(FoundFile(name=name, path=path, format=format_name))
+    assert remedy in str(caught.value)
+
+
+def test_the_command_of_a_remedy_takes_a_copy_of_a_remote_file() -> None:
+    """No command of a shell reads an address, so a remedy is for a copy of the file."""
+    error = Unsuitable("it is text in UTF-16", "`iconv FILE` rewrites it")
+    name = source_name("https://example.org/data/a.csv.gz?part=1")
+    assert "; download it and unpack it, then `iconv a.csv` rewrites it" in str(not_loadable(name, "csv.gz", error))
+    assert "; download it, then `iconv a.csv` rewrites it" in str(not_loadable("s3://bucket/data/a.csv", "csv", error))
+    assert "; save it as CSV" in str(not_loadable(name, "csv", Unsuitable("it is a spreadsheet", "save it as CSV")))
 
 
 def test_parquet_in_gzip_is_to_be_unpacked(tmp_path: Path) -> None:

@@ -137,11 +137,11 @@ def _zstd_decoder(header: bytes) -> _Decoder | None:
         raise Unsuitable(
             f"it was compressed with a window of {frame.window_size >> 20} MiB, "
             f"and at most {MAX_WINDOW >> 20} MiB can be read here",
-            f"`zstd -dc --long={MAX_WINDOW_LOG} FILE | upsert-cli run - --format FORMAT` loads it",
+            f"`zstd -dc --long={MAX_WINDOW_LOG} PACKED | upsert-cli run - --format FORMAT` loads it",
         )
     if frame.dict_id:
         raise Unsuitable(
             f"it was compressed with the dictionary {frame.dict_id}",
-            "`zstd -dc -D DICTIONARY FILE | upsert-cli run - --format FORMAT` loads it",
+            "`zstd -dc -D DICTIONARY PACKED | upsert-cli run - --format FORMAT` loads it",
         )
     return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()

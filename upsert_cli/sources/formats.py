@@ -1,6 +1,7 @@
 """The formats of files, by suffix and by first bytes, and the errors for files that cannot be read.
 
-In the remedy of an error, `FILE` stands for the name of the file, quoted for the shell, and `FORMAT` for its format.
+In the remedy of an error, `FILE` stands for the name of the file, quoted for the shell, and of its content if it is
+compressed; `PACKED` for the name of the file itself; and `FORMAT` for the format without its compression.
 
 A new format is a module with the two functions that `TextFile` takes (or, if it is not text, with a `RowReader`), an
 entry in `SUFFIXES` and in `reader_of`, and its tests.
@@ -237,7 +238,7 @@ def unknown_format(name: str, *, path: Path | None = None) -> UsageFault:
     """Return the error for an unknown suffix; the first bytes of a file of this machine tell its kind and a remedy."""
     with suppress(OSError):  # the missing suffix is the first thing to correct
         if path is not None and (found := kind_of_file(head_of(path))) is not None:
-            kind = "; ".join(found).replace("FILE", shlex.quote(str(path)))
+            kind = "; ".join(found).replace("FILE", _quoted(str(path)))
             return UsageFault(message=f"{name} has no suffix that tells its format; it is {kind}")
     hint = "; `jq -c '.[]'` converts a JSON array to JSONL" if name.lower().endswith(".json") else ""
     return UsageFault(
@@ -252,19 +253,36 @@ def head_of(path: FilePath) -> bytes:
         return file.read(HEAD)
 
 
-def unreadable(name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:
+def unreadable(name: str, format_name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:
     """Return the error for a source that cannot be read beyond a row."""
-    remedy = _remedy(name, error) if isinstance(error, Unsuitable) else None
+    remedy = _remedy(name, format_name, error) if isinstance(error, Unsuitable) else None
     return SourceUnreadable(name=name, reason=reason_of(error), row=row, remedy=remedy)
 
 
-def not_loadable(name: str, error: OSError) -> UpsertCliError:
+def not_loadable(name: str, format_name: str, error: OSError) -> UpsertCliError:
     """Return the error for a source that cannot be read at all, before there is a task."""
     if isinstance(error, Unsuitable) and error.is_usage:
-        return UsageFault(message=f"{name} cannot be loaded unchanged: {error}; {_remedy(name, error)}")
-    return unreadable(name, error)
+        return UsageFault(message=f"{name} cannot be loaded unchanged: {error}; {_remedy(name, format_name, error)}")
+    return unreadable(name, format_name, error)
 
 
-def _remedy(name: str, error: Unsuitable) -> str:
-    format_name = (format_name_of(PurePath(name)) or "jsonl").partition(".")[0]
-    return error.remedy.replace("FILE", shlex.quote(name)).replace("FORMAT", format_name)
+def _remedy(name: str, format_name: str, error: Unsuitable) -> str:
+    """Return the remedy with the names of a file on this machine, after the steps that make it."""
+    from upsert_cli.sources.remote import file_name, is_address  # late: the help does not wait for it
+
+    form, dot, ending = format_name.partition(".")
+    steps = []
+    if is_address(name) and re.search("FILE|PACKED", error.remedy):
+        name = file_name(name)
+        steps.append("download it")
+    unpacked = name
+    if dot and "FILE" in error.remedy:
+        unpacked = name.removesuffix(f".{ending}")
+        steps.append("unpack it")
+    remedy = error.remedy.replace("FILE", _quoted(unpacked)).replace("PACKED", _quoted(name)).replace("FORMAT", form)
+    return f"{' and '.join(steps)}, then {remedy}" if steps else remedy
+
+
+def _quoted(name: str) -> str:
+    """Return the name of a file for the shell, where a command does not take it for an option."""
+    return shlex.quote(f"./{name}" if name.startswith("-") and name != "-" else name)

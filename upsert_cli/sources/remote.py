@@ -28,6 +28,8 @@ BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes 
 # An object's name, or a glob, may hold a question mark; what looks like `?name=value` is a signature that was pasted.
 _QUERY_OF_OBJECT = re.compile(r"\?[\w.~%$-]+=")
 
+_QUERY_IN_NAME = re.compile(rf"#query-[0-9a-f]{{{2 * DIGEST_BYTES}}}$")
+
 # Parameters that S3 and Google Cloud Storage reserve for signatures, in lower case.
 _SIGNATURE_PREFIXES = ("x-amz-", "x-goog-")
 
@@ -71,6 +73,11 @@ def source_name(address: str) -> str:
         return shown(address)
     digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).hexdigest()
     return f"{shown(address)}#query-{digest}"
+
+
+def file_name(name: str) -> str:
+    """Return the name that a copy of a file on this machine would have, by the name of the source at its address."""
+    return _QUERY_IN_NAME.sub("", name).rpartition("/")[2]
 
 
 def _divided(address: str) -> tuple[str, str]:

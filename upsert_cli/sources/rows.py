@@ -153,7 +153,7 @@ class Rows:
             except OSError as error:
                 if any_row:
                     return
-                raise not_loadable(source.name, error) from error
+                raise not_loadable(source.name, source.format, error) from error
 
     def _from_start(self) -> RowStream:
         start = self.start
@@ -166,7 +166,7 @@ class Rows:
                     row = each.number
                     yield make(each), Position(index, row, each.offset)
             except OSError as error:
-                raise unreadable(source.name, error, row=row) from error
+                raise unreadable(source.name, source.format, error, row=row) from error
 
     def _maker(self, source: Source) -> ItemMaker:
         return item_maker(source, id_field=self.id_field, id_from=self.id_from)
@@ -224,4 +224,4 @@ def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = 
                     break
                 begin = Position(index, row, offset)
         except OSError as error:
-            raise unreadable(source.name, error, row=begin.row) from error
+            raise unreadable(source.name, source.format, error, row=begin.row) from error

@@ -169,7 +169,7 @@ class Source(FoundFile):
                 raise not_found(found.name) from error
             if isinstance(error, FileNotFoundError) and isinstance(found.path, CollectionReader):
                 raise UsageFault(message=f"{found.name}: {error}") from error
-            raise not_loadable(found.name, error) from error
+            raise not_loadable(found.name, found.format, error) from error
         return source if limit is None else source.first(limit)
 
     def first(self, limit: int) -> Source:
@@ -184,7 +184,7 @@ class Source(FoundFile):
                 rows, last = rows + 1, row.number
         except OSError as error:
             if not rows or isinstance(error, Unsuitable):
-                raise not_loadable(self.name, error) from error
+                raise not_loadable(self.name, self.format, error) from error
             return replace(self, total=None, end=None)  # loading the rows before the break reports it
         return replace(self, total=rows, end=last if rows == limit else None)
 

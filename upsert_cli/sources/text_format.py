@@ -171,5 +171,5 @@ def _refuse_uncompressed(head: bytes, compression: Compression) -> None:
     reason = f"it is not compressed with {compression}"
     if (found := kind_of_file(head)) is not None:
         other, remedy = found
-        raise Unsuitable(f"{reason}, but {other}", remedy)
+        raise Unsuitable(f"{reason}, but {other}", remedy.replace("FILE", "PACKED"))
     raise OSError(reason)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.chroma_server import ChromaServer
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash
-from tests.support.proxy import Fault, Proxy
+from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
 from upsert_cli.sources.item import Item
 from upsert_cli.store.collection_source import collection_named
@@ -89,6 +89,25 @@ def test_a_page_is_one_request(shared_server: ChromaServer) -> None:
     assert first.stored is not None
     assert (first.payload, first.stored.vector) == ({"text": "document 0", "number": 0}, array("f", [1.0, 0.0, 2.0]))
     assert asked.count("get") == 4
+
+
+def test_a_vector_that_the_server_lost_costs_one_record(terminal: Terminal, shared_server: ChromaServer) -> None:
+    """Chroma fails for a whole page then, and would for ever: the others are found at once, and that one is named."""
+    _fill(shared_server, "lossy", rows=FEW)
+
+    def lose(call: Call) -> Fault | None:
+        lost = call.path.endswith("/get") and b"embeddings" in call.body and "doc 7" in (call.ids or ["doc 7"])
+        return Fault(status=500, message="Error executing plan: Internal error: Error finding id") if lost else None
+
+    with Proxy(shared_server.port).running() as proxy:
+        proxy.plan = lose
+        terminal.type(f"upsert-cli run chroma:{proxy.url}#lossy --keep-vectors --collection docs", expect=3)
+        asked = [call for call in proxy.calls if call.path.endswith("/get")]
+    task = terminal.only_task()
+    assert task["counts"]["inserted"] == FEW - 1
+    assert [failed["object_id"] for failed in task["failed_items"]] == ["doc 7"]
+    assert "the index has no vector of it" in task["failed_items"][0]["detail"]
+    assert len(asked) <= 15
 
 
 def test_filters_and_units_read_a_server(tiny: Terminal, shared_server: ChromaServer, old_folder: Path) -> None:

@@ -53,6 +53,11 @@ def is_passing(error: BaseException) -> bool:
     return _speaks_of(error, _LOCK_WORDS)
 
 
+def lacks_vector(error: object) -> bool:
+    """Tell whether an error, or its message, says that the index lacks a vector: then all asked for together fail."""
+    return "finding id" in str(error)
+
+
 def reason(error: BaseException) -> str:
     """Return an error's message as one short line without secrets."""
     return short_line(str(error).removesuffix(" in upsert.").removesuffix(" in update.") or type(error).__name__)

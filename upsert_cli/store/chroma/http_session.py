@@ -24,7 +24,7 @@ from upsert_cli.redaction import remember, without_secrets
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import Access
 from upsert_cli.store.chroma.answers import NotChromas, message_in, value_of
-from upsert_cli.store.chroma.faults import short_line
+from upsert_cli.store.chroma.faults import lacks_vector, short_line
 
 with lean_imports():
     import httpx
@@ -126,8 +126,8 @@ class HttpSession:
         answer = self._exchange(method, url, seconds=seconds, **options)
         self._reached = True
         status = answer.status_code
-        if status in _PASSING:
-            said = message_in(answer)
+        said = message_in(answer) if status in _PASSING else ""
+        if status in _PASSING and not lacks_vector(said):  # no vector comes back by itself
             raise RequestFailed(f"{status} {answer.reason_phrase}{said and f', {said}'}", pause=_asked_pause(answer))
         if status == _PROXY_REFUSES:
             raise RequestFailed(str(status), is_permanent=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, has_own_vector, stored_fault
 from upsert_cli.store.base import CheckedRecords, Record, Target
+from upsert_cli.store.chroma.faults import lacks_vector
 from upsert_cli.store.chroma.index_files import damaged
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def stored_vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]
         found.update(zip(got["ids"], (np.asarray(vector, dtype=np.float32) for vector in vectors), strict=True))
 
     def is_lost(error: BaseException) -> bool:
-        return isinstance(error, _Lost | TypeError) or "finding id" in str(error)
+        return isinstance(error, _Lost | TypeError) or lacks_vector(error)
 
     failing_rows(ids, read, is_data_fault=is_lost)
     return found

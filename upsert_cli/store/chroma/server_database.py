@@ -6,16 +6,17 @@ Chroma's library, whose import alone takes as long as many pages, is needed only
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote
 
+from upsert_cli.bisect import failing_rows
 from upsert_cli.errors import NotChromasAnswer, Refusal, UpsertCliError
 from upsert_cli.store.address import Access, Address
 from upsert_cli.store.base import Record
 from upsert_cli.store.chroma.answers import GOOD
-from upsert_cli.store.chroma.faults import server_fails
+from upsert_cli.store.chroma.faults import lacks_vector, server_fails
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 from upsert_cli.store.chroma.server import CLOUD_ROWS
 from upsert_cli.store.chroma.stamp import info_of
@@ -79,21 +80,46 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         where: dict[str, Any] | None = None,
         with_vectors: bool = False,
     ) -> list[Record]:
-        """Return `rows` records of a collection, by its description, or fewer; see `Store.fetch`."""
+        """Return `rows` records of a collection, by its description, or fewer; see `Store.fetch`.
+
+        A record whose vector the server's index lacks has none.
+        """
         include = ["documents", "metadatas"]
         most = min(rows, CLOUD_ROWS) if self._address.is_cloud else rows
         if with_vectors:
             include.append("embeddings")
             most = max(1, min(most, ANSWER_NUMBERS // (found.get("dimension") or 1)))
         asked = {"limit": most, "offset": start, "where": where, "include": include}
-        status, read = self._ask("POST", str(found["id"]), "get", json=asked)
-        read = self._value(status, read, found["name"])
+        if (read := self._got(found, asked)) is None:
+            records = self.fetch(found, start=start, rows=most, where=where)
+            known = self._vectors(found, [record.id for record in records])
+            return [record._replace(vector=known.get(record.id)) for record in records]
         vectors = read["embeddings"] if with_vectors else [None] * len(read["ids"])
         columns = zip(read["ids"], read["documents"], read["metadatas"], vectors, strict=True)
         return [
             Record(one, text, metadata or {}, vector=None if vector is None else array("f", vector))
             for one, text, metadata, vector in columns
         ]
+
+    def _got(self, found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the answer to a request for records; None if the index lacks a vector that it asks for."""
+        status, read = self._ask("POST", str(found["id"]), "get", json=asked)
+        if "embeddings" in asked["include"] and status not in GOOD and lacks_vector(read["message"]):
+            return None
+        return dict(self._value(status, read, found["name"]))
+
+    def _vectors(self, found: dict[str, Any], ids: Sequence[str]) -> dict[str, array[float]]:
+        """Return the vectors that the index has; those that it lacks are found by bisecting."""
+        vectors: dict[str, array[float]] = {}
+
+        def read(part: Sequence[str]) -> None:
+            if (got := self._got(found, {"ids": part, "include": ["embeddings"]})) is None:
+                raise LookupError
+            columns = zip(got["ids"], got["embeddings"], strict=True)
+            vectors.update((one, array("f", vector)) for one, vector in columns if vector is not None)
+
+        failing_rows(ids, read, is_data_fault=lambda error: type(error) is LookupError)
+        return vectors
 
     @staticmethod
     def info(found: dict[str, Any]) -> CollectionInfo:

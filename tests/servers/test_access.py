@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,22 @@ def test_a_server_that_sends_credentials_back_gets_them_nowhere(
     assert "***" in shown
     assert MARKER not in shown
     assert basic.rstrip("=") not in shown
+
+
+def _always(fault: Fault, _: Call) -> Fault:
+    return fault
+
+
+@pytest.mark.parametrize("body", ['{{"you sent": "{}"}}', "you sent {}"])
+def test_an_answer_is_cut_behind_the_masked_credentials(tiny: Terminal, proxy: Proxy, body: str) -> None:
+    """A token that stands where an answer is cut for a message is masked first, so that no part of it is shown."""
+    tiny.env["UPSERT_CLI_CHROMA_TOKEN"] = token = f"{MARKER}-" * 12
+    for before in ("", "x" * 60):
+        fault = Fault(status=200, body=body.format(before + token).encode())
+        proxy.plan = partial(_always, fault)
+        said = tiny.type(f"upsert-cli collections list --chroma {proxy.url}", expect=1).stderr
+        assert MARKER not in said
+        assert "***" in said
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
 
+from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.json_text import parse_plain
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def _described(answer: httpx.Response) -> str:
 
 
 def _quoted(content: bytes) -> str:
-    text = " ".join(content[: QUOTED_CHARACTERS * 4].decode(errors="replace").split())
+    # Masked as a whole: of a secret that is cut, the rest would not be found any more.
+    text = " ".join(without_secrets(content.decode(errors="replace")).split())
     return text if len(text) <= QUOTED_CHARACTERS else f"{text[: QUOTED_CHARACTERS - 3]}..."
 
 

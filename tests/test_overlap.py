@@ -81,6 +81,18 @@ def test_skip_makes_no_task(busy: Busy) -> None:
     assert set(_tasks(busy.terminal)) == {"first"}
 
 
+def test_skip_shows_a_running_task_as_running(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task that is skipped since another process runs it does not look dead, and is not to be continued."""
+    page = busy.terminal.folder / "summary.md"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    done = busy.terminal.type(f"{LOAD} --if-running skip --json")
+    (summary,) = map(json.loads, done.stdout.splitlines())
+    assert (summary["status"], summary["running"], summary["exit_code"]) == ("processing", True, 0)
+    assert "upsert-cli info first --follow" in page.read_text()
+    assert "to continue" not in page.read_text().lower()
+
+
 def test_a_refused_load_loads_no_model(tiny: Terminal, make_items: Items) -> None:
     """Who is refused the folder ends at once: loading begins when the folder is this load's alone."""
     tiny.write("a.jsonl", make_items(3))

@@ -146,7 +146,8 @@ def _resume(
             claim = Claim.take(journal, task.id)
         except TaskRunning:
             if if_running == "skip":
-                return OpenedTask(task=task, skipped=f"task {task.id} is being run by another process")
+                now = journal.with_runner(journal.find(task.id))
+                return OpenedTask(task=now, skipped=f"task {task.id} is being run by another process")
             if if_running == "refuse" or time.monotonic() >= wait_until:
                 raise
             context.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import platform
@@ -15,10 +16,11 @@ from tests.support.journal_tasks import make_task
 from tests.support.reading import sources_of
 from tests.support.tiny_model import choking_model
 from upsert_cli import __version__
+from upsert_cli.cluster import worker
 from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.counts import Counts
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, Prefixes
-from upsert_cli.embedding.identity import ModelIdentity
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, Prefixes
+from upsert_cli.embedding.identity import ModelIdentity, OwnVectors
 from upsert_cli.errors import Refusal, SourceChanged
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, Receipt
@@ -64,6 +66,27 @@ def test_a_receipt_tells_of_each_row(tmp_path: Path, sources: list[Source], tiny
     assert [record["row"] for record in done.rejects] == [2, 3]
     assert [one for _, one in done.ids] == [Loaded(1, inserted=True, unchanged=False)]
     assert done.seconds["embedding"] > 0
+
+
+def test_a_long_unit_counts_all_that_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a unit without a known end is split, no row that it wrote is left to the rest, as an unchanged one."""
+    monkeypatch.setattr(worker, "OPEN_UNIT_ROWS", 100)
+    path, rows = tmp_path / "a.jsonl.gz", 1_000
+    items = ({"object_id": f"i{row}", "payload": {"text": "t", "vector": [1.0, row]}} for row in range(rows))
+    path.write_bytes(gzip.compress("".join(f"{json.dumps(item)}\n" for item in items).encode()))
+    sources = sources_of(path)
+    inputs = tuple(source.as_json() for source in sources)
+    task = make_task(chroma=str(tmp_path / "chroma"), model=NO_MODEL, inputs=inputs, options=LoadOptions(batch_size=20))
+    runner = UnitRunner(Spec(task=task, origin=OwnVectors(dimension=2)))
+    unit: Unit | None = _only(sources)
+    receipts = []
+    while unit is not None:
+        receipts.append(runner.run(unit))
+        unit = receipts[-1].rest
+    runner.close()
+    assert len(receipts) > 1
+    assert [done.error for done in receipts] == [None] * len(receipts)
+    assert sum((done.counts for done in receipts), Counts()) == Counts(read=rows, inserted=rows)
 
 
 def test_a_row_takes_the_place_of_a_later_one_that_fails(tmp_path: Path, tiny_model: Path) -> None:

@@ -17,6 +17,7 @@ from upsert_cli.journal.receipts import Loaded, Receipt, follow
 from upsert_cli.journal.task import Task
 from upsert_cli.load.resources import Resources
 from upsert_cli.pipeline.batches import Pace
+from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.rows import UNIT_ROWS, Unit
 from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
@@ -101,16 +102,16 @@ class UnitRunner:
         batches = stages.read_ahead(resources.rows.of(unit), resources.recipe)
         done, after = Receipt(unit=unit), unit.start
         ids: dict[bytes, Loaded] = {}
+        is_long = False
         with closing(stages.run(batches, [writer])) as outcomes:
             try:
                 for outcome in outcomes:
                     done, after = done.plus(outcome), outcome.after
                     follow(ids, outcome.loaded)
-                    if unit.end is None and done.counts.read >= OPEN_UNIT_ROWS:
-                        done = replace(done, rest=unit.rest_from(after))
-                        break
-            except SourceUnreadable as error:
-                done = replace(done, rest=unit.rest_from(after), error=error)
+                    if is_long := unit.end is None and done.counts.read >= OPEN_UNIT_ROWS:
+                        stages.stopping.set()  # what is being written by now still counts
+            except (SourceUnreadable, StageStopped) as error:
+                done = replace(done, rest=unit.rest_from(after), error=None if is_long else error)
         context.progress.add("writing", writer.seconds["writing"] - written_before)
         return replace(
             done,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import platform
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -87,6 +89,24 @@ def test_a_long_unit_counts_all_that_it_writes(tmp_path: Path, monkeypatch: pyte
     assert len(receipts) > 1
     assert [done.error for done in receipts] == [None] * len(receipts)
     assert sum((done.counts for done in receipts), Counts()) == Counts(read=rows, inserted=rows)
+
+
+def test_folders_of_killed_workers_are_removed(
+    tmp_path: Path, sources: list[Source], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker removes the folders that killed ones left more than a day ago, and no other one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    running = UnitRunner(_spec(tmp_path, sources, tiny_model))
+    left = tmp_path / f"{worker.FOLDER_PREFIX}left"
+    left.mkdir()
+    (left / "a.lease").touch()
+    folders = [*tmp_path.glob(f"{worker.FOLDER_PREFIX}*")]
+    for path in (left / "a.lease", *folders):
+        os.utime(path, (0, 0))
+    later = UnitRunner(_spec(tmp_path, sources, tiny_model))
+    assert not left.exists()
+    assert len([*tmp_path.glob(f"{worker.FOLDER_PREFIX}*")]) == len(folders)
+    del running, later
 
 
 def test_a_row_takes_the_place_of_a_later_one_that_fails(tmp_path: Path, tiny_model: Path) -> None:

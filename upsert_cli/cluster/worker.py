@@ -16,12 +16,14 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.receipts import Loaded, Receipt, follow
 from upsert_cli.journal.task import Task
 from upsert_cli.load.resources import Resources
+from upsert_cli.owned_folders import own, remove_stale
 from upsert_cli.pipeline.batches import Pace
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.rows import UNIT_ROWS, Unit
 from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
 
+FOLDER_PREFIX = "upsert-cli-worker-"  # of the names of folders for a lease that nobody else has
 OPEN_UNIT_ROWS = 32 * UNIT_ROWS  # rows after which a unit without a known end is split; some minutes of work
 
 
@@ -51,7 +53,10 @@ class UnitRunner:
         self._spec = spec
         self._options = spec.task.options
         self._pace = Pace(self._options.batch_size)
-        self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
+        # Ray ends workers by killing them, so their folders are left to a later one.
+        remove_stale(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"))
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)
+        self._owned = own(Path(self._folder.name))
         # The process that runs the task holds the lease on the collection; workers do not exclude each other.
         self._resources = Resources(spec.task, leases=Path(self._folder.name), found=spec.origin, machine=_here())
         self._writer: StoreProcess | None = None

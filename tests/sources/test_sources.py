@@ -169,14 +169,17 @@ def test_a_named_file_is_never_skipped() -> None:
     assert _names("d/.h*/*") == ["d/.hidden/c.jsonl"]
     with pytest.raises(UsageFault, match="but not in 3 files or folders whose names begin with `_`"):
         find_files(["d"])
+    _write("one/_g.jsonl")
+    with pytest.raises(UsageFault, match="but not in 1 file or folder whose name begins with `_`"):
+        find_files(["one"])
 
 
 @pytest.mark.parametrize(
     ("log", "kind"),
     [
-        ("_delta_log/00000.json", "Delta"),
-        (".hoodie/hoodie.properties", "Hudi"),
-        ("metadata/v1.metadata.json", "Iceberg"),
+        ("_delta_log/00000.json", "a Delta"),
+        (".hoodie/hoodie.properties", "a Hudi"),
+        ("metadata/v1.metadata.json", "an Iceberg"),
     ],
 )
 def test_a_table_with_a_log_is_refused(log: str, kind: str) -> None:
@@ -184,7 +187,7 @@ def test_a_table_with_a_log_is_refused(log: str, kind: str) -> None:
     _write("lake/table/part-0.jsonl")
     _write(f"lake/table/{log}")
     for name in ("lake", "lake/table", "lake/*", "lake/**/*.jsonl"):
-        with pytest.raises(Refusal, match=f"lake/table is a {kind} table"):
+        with pytest.raises(Refusal, match=f"lake/table is {kind} table"):
             find_files([name])
     assert _names("lake/table/part-0.jsonl", "lake/table/*.jsonl") == ["lake/table/part-0.jsonl"]
     _write("plain/metadata/a.jsonl")

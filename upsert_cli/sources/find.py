@@ -164,7 +164,7 @@ class _Finder:
         if is_empty:
             looked_for = f"looked for {', '.join(KNOWN_SUFFIXES)}"
             if tree.skipped:
-                looked_for += f", but not in {len(tree.skipped):,} files or folders whose names begin with `_` or `.`"
+                looked_for += f", but not in {_hidden(len(tree.skipped))}"
             raise UsageFault(message=f"{name} holds no file of items; {looked_for}")
         for note in _notes(len(tree.skipped), [*partitions]):
             self.report(f"{name}: {note}")
@@ -173,12 +173,16 @@ class _Finder:
 def _notes(skipped: int, partitions: Sequence[str]) -> Iterator[str]:
     """Yield what the user should know about a search: how much was skipped, and which values are lost."""
     if skipped:
-        those = "file or folder whose name begins" if skipped == 1 else "files or folders whose names begin"
-        yield f"skipped {skipped:,} {those} with `_` or `.`"
+        yield f"skipped {_hidden(skipped)}"
     if partitions:
         examples = ", ".join(f"`{part}`" for part in partitions[:SHOWN_PARTITIONS])
         more = ", ..." if len(partitions) > SHOWN_PARTITIONS else ""
         yield f"the values in names of folders, such as {examples}{more}, are not stored"
+
+
+def _hidden(count: int) -> str:
+    those = "file or folder whose name begins" if count == 1 else "files or folders whose names begin"
+    return f"{count:,} {those} with `_` or `.`"
 
 
 def _divided(parts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

@@ -24,11 +24,11 @@ _DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of links that lead now
 _WRITE = "write its current rows as Parquet, for example with Spark or DuckDB"
 _DELTA = "`python -c \"import sys, pyarrow.parquet as p; from deltalake import DeltaTable as D; " \
     "p.write_table(D(sys.argv[1]).to_pyarrow_table(), 'table.parquet')\" FOLDER`"  # fmt: skip
-TABLE_LOGS = {"_delta_log": ("Delta", _DELTA), ".hoodie": ("Hudi", _WRITE)}
+TABLE_LOGS = {"_delta_log": ("a Delta", _DELTA), ".hoodie": ("a Hudi", _WRITE)}
 """Folders in which a table keeps which of its files are valid: the table's kind, and how to get the valid rows."""
 
 ICEBERG_FOLDER, ICEBERG_FILE = "metadata", "*.metadata.json"
-ICEBERG = ("Iceberg", _WRITE)
+ICEBERG = ("an Iceberg", _WRITE)
 
 TreePath: TypeAlias = tuple[str, ...]
 """The names that lead from the root of a tree to a folder or a file; empty for the root."""
@@ -140,7 +140,7 @@ class Tree(abc.ABC):
         if found is not None:
             name, (kind, remedy) = self.name(folder), found
             raise Refusal(
-                message=f"{name} is a {kind} table, whose files also hold rows that were deleted or replaced, "
+                message=f"{name} is {kind} table, whose files also hold rows that were deleted or replaced, "
                 f"so nothing was written; {remedy.replace('FOLDER', shlex.quote(name))}"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SIGNAL_BASE = 128  # shells report 128 and the signal's number
+STAGE = "stage"  # the name of threads whose work nobody needs any more when the program ends
 INIT = 1  # the process whose signals the kernel drops unless a handler is set
 
 
@@ -21,6 +23,16 @@ def die_by_signal(number: int) -> NoReturn:
     os.kill(os.getpid(), number)
     # PID 1 of a container gets here: the kernel ignores a signal's default action there.
     os._exit(SIGNAL_BASE + number)
+
+
+def exit_beside_stages(code: int) -> None:
+    """Exit at once if a stage is still at work, such as in a read that a server does not answer; or do nothing.
+
+    A thread that returns from native code while the interpreter ends would abort the process. The caller has flushed
+    the streams.
+    """
+    if any(thread.name == STAGE for thread in threading.enumerate()):
+        os._exit(code)
 
 
 def end_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from tests.support.waiting import wait_until
+from tests.support.web_servers import answer, raw_server
 from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.journal import Journal
 from upsert_cli.locks import Holder, Lease
@@ -366,3 +368,36 @@ def test_a_worker_that_is_stopped_says_so_in_the_task_that_it_gives_back(tiny: T
     process.communicate()
     task = tiny.info("t")
     assert (task["status"], task["stopped_by"]) == ("pending", "SIGTERM")
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "code"),
+    [("SIGTERM", "failed", -signal.SIGTERM), ("cancel", "canceled", 5)],
+)
+def test_a_source_that_is_silent_does_not_hold_up_a_stop(
+    tiny: Terminal, make_items: Items, stop: str, status: str, code: int
+) -> None:
+    """The task ends while a server still owes the rest of a file, and the program does, too."""
+    whole = "".join(json.dumps(item) + "\n" for item in make_items(FEW)).encode()
+    silent, over = threading.Event(), threading.Event()
+    readings = itertools.count()
+
+    def respond(wanted: str | None) -> Iterator[bytes]:
+        is_second = wanted is None and next(readings) > 0  # the first one looks at the rows before there is a task
+        yield answer(200, whole[: len(whole) // 2] if is_second else whole, Content_Length=len(whole))
+        if is_second:
+            silent.set()
+            over.wait()
+
+    with raw_server(respond) as address:
+        process = tiny.start(f"upsert-cli run {address}/a.jsonl --task-id t")
+        wait_until(silent.is_set)
+        if stop == "cancel":
+            tiny.type("upsert-cli cancel t")
+        else:
+            process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+        over.set()
+    assert process.returncode == code
+    assert tiny.info("t")["status"] == status
+    assert "`upsert-cli restart t` continues it" in errors

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.waiting import wait_until
-from upsert_cli.pipeline.prefetch import prefetch
+from upsert_cli.pipeline.prefetch import StageStopped, prefetch
 
 
 def test_everything_arrives_in_order_through_several_stages() -> None:
@@ -67,6 +67,26 @@ def test_leaving_early_ends_and_closes_all_stages() -> None:
     next(stage)
     stage.close()
     assert closed.wait(5)
+
+
+def test_a_stage_that_is_stuck_holds_nobody_up() -> None:
+    """A consumer leaves, or learns that all stages are stopped, while a stage before it still waits for a server."""
+    answered, ended = threading.Event(), threading.Event()
+
+    def stuck() -> Iterator[int]:
+        yield 0
+        answered.wait(10)
+        ended.set()
+
+    stopping = threading.Event()
+    stage = prefetch((value for value in prefetch(stuck(), stopping=stopping)), stopping=stopping)
+    assert next(stage) == 0
+    stopping.set()
+    with pytest.raises(StageStopped):
+        next(stage)
+    assert not ended.is_set()
+    answered.set()
+    assert ended.wait(10)
 
 
 def test_waiting_may_give_up() -> None:

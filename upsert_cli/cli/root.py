@@ -18,7 +18,7 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.limits import raise_file_limit
 from upsert_cli.packages import switch_off_telemetry
 from upsert_cli.paths import provide_home
-from upsert_cli.signals import EndedBySignal, die_by_signal, end_at_once, end_in_order
+from upsert_cli.signals import EndedBySignal, die_by_signal, end_at_once, end_in_order, exit_beside_stages
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -151,5 +151,8 @@ def main() -> None:
                 sys.exit(UpsertCliError.exit_code)
     except EndedBySignal as error:  # outside of any command
         die_by_signal(error.number)
+    except SystemExit as end:
+        exit_beside_stages(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
     finally:
         end_at_once()  # nothing is left to do but the interpreter's own shutdown

@@ -12,9 +12,11 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import TypeVar, cast
 
+from upsert_cli.signals import STAGE
+
 T = TypeVar("T")
 
-JOIN_SECONDS = 10.0  # seconds; the longest step of a stage is loading a model
+JOIN_SECONDS = 1.0  # seconds for a step of a stage; one that takes longer, such as a read, is left to itself
 STEP_SECONDS = 0.05  # seconds between two checks whether a waiting stage has to stop
 
 
@@ -59,9 +61,9 @@ def _consume(
     """Start the thread and yield None, then each value."""
     values: queue.Queue[tuple[T] | None] = queue.Queue(maxsize=depth)  # None at the end
     failures: list[BaseException] = []
-    thread = threading.Thread(target=_fill, args=(values, stage, stopping, failures), name="prefetch", daemon=True)
+    thread = threading.Thread(target=_fill, args=(values, stage, stopping, failures), name=STAGE, daemon=True)
     thread.start()
-    finished = False
+    finished, joined = False, False
     try:
         yield None
         while not stopping.is_set():
@@ -78,13 +80,13 @@ def _consume(
                 return
             yield message[0]
         thread.join(JOIN_SECONDS)
+        joined = True
         raise next(iter(failures), StageStopped())  # to return would look like the end of the data
     finally:
         # A consumer that leaves early stops all stages, since nobody would take their values.
         if not finished:
             stopping.set()
-        # A thread that returns from native code while the interpreter ends would abort the process.
-        if thread is not threading.current_thread():
+        if not joined and thread is not threading.current_thread():
             thread.join(JOIN_SECONDS)
 
 

@@ -22,7 +22,7 @@ from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.pipeline.write import write
 from upsert_cli.sources.item import START, Item
-from upsert_cli.store.base import Comparison, Verdict
+from upsert_cli.store.base import Comparison, RecordRef, Verdict
 from upsert_cli.store.child_process import StoreAbandoned
 
 
@@ -92,6 +92,37 @@ def test_giving_up_does_not_wait_for_a_write_that_never_ends() -> None:
             raise TimeoutError
 
     stages = Stages(LoadOptions(), RunContext(), Loader(lambda: pytest.fail("no text")), wait=give_up)
+    with pytest.raises(TimeoutError):
+        next(stages.run(_with_own_vectors(3), [cast("Any", store)]))
+    assert store.abandoned.is_set()
+
+
+class StoreWithChunks(StuckStore):
+    """A store that never confirms the second write, and has an old chunk of each item."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    def find_stale_chunks(self, *asked: Any, **_: object) -> dict[str, Any]:
+        """Find one of each item."""
+        return {one: [RecordRef(f"{one}#1", "")] for one in asked[0]}
+
+    def write(self, batch: object) -> list[tuple[str, str]]:
+        """Write the first batch, of which only the upserts are given."""
+        self.writes += 1
+        return [] if self.writes <= 2 else super().write(batch)
+
+    def delete(self, _: object) -> list[str]:
+        """Meet a signal while the second batch is written."""
+        assert self.begun.wait(20)
+        raise TimeoutError
+
+
+def test_giving_up_in_a_deletion_does_not_wait_for_the_next_write() -> None:
+    """Stale chunks are deleted while the next batch is written, and a stop there must not wait for a silent server."""
+    store = StoreWithChunks()
+    stages = Stages(LoadOptions(), RunContext(), Loader(lambda: pytest.fail("no text")))
     with pytest.raises(TimeoutError):
         next(stages.run(_with_own_vectors(3), [cast("Any", store)]))
     assert store.abandoned.is_set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.recipe import Recipe
@@ -85,9 +85,10 @@ class Stages:
         with closing(self._write(embedded, stores)) as written:
             try:
                 for first in written:
-                    results = self._with_fallbacks(first, stores)
-                    outcome = self._outcomes.of_written(results)
-                    stores[0].delete(outcome.stale)  # after all else is written, so that no item is ever missing
+                    with self._abandoning(stores):
+                        results = self._with_fallbacks(first, stores)
+                        outcome = self._outcomes.of_written(results)
+                        stores[0].delete(outcome.stale)  # after all else is written, so that no item is ever missing
                     yield outcome
                     # The consumer has committed it, since it asks for the next one.
                     self._in_flight.leave(first.number)
@@ -137,16 +138,22 @@ class Stages:
 
     def _write(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[Batch, None, None]:
         def wait() -> None:
-            try:
+            with self._abandoning(stores):
                 self._wait()
-            except BaseException:
-                self.stopping.set()
-                for store in stores:
-                    store.abandon()  # else closing this stage would wait for the write in flight
-                raise
 
         # With an event of its own, since batches that are being written at a stop are still yielded.
         return prefetch(write(batches, stores, stopping=self.stopping), stopping=threading.Event(), wait=wait)
+
+    @contextmanager
+    def _abandoning(self, stores: Sequence[StoreProcess]) -> Iterator[None]:
+        """Stop the stages after an error, and abandon the stores: closing the last stage waits for its writes."""
+        try:
+            yield
+        except BaseException:
+            self.stopping.set()
+            for store in stores:
+                store.abandon()
+            raise
 
     def _with_fallbacks(self, first: Batch, stores: Sequence[StoreProcess]) -> list[Batch]:
         """Return a written batch followed by its fallbacks, each of which goes through the same stages."""

@@ -53,6 +53,12 @@ def _info(terminal: Terminal, task_id: str) -> dict[str, str]:
             "1",
             "to continue it: upsert-cli restart t",
         ),
+        (
+            {"status": TaskStatus.FAILED, "detail": "too many; `upsert-cli restart t --from-start` reads all again"},
+            "failed",
+            "1",
+            None,
+        ),
         ({"status": TaskStatus.CANCELED}, "canceled", "5", "to continue it: upsert-cli restart t"),
         ({"status": TaskStatus.REFUSED}, "refused", "4", None),
         ({"status": TaskStatus.PENDING, "queued": True}, "pending", None, "to run it: upsert-cli work"),

@@ -193,6 +193,14 @@ def test_a_preview_is_readable_at_80_columns(terminal: Terminal) -> None:
     assert "rejected  on_reading: payload.text is missing" in text
 
 
+def test_the_fields_of_a_reject_are_not_those_of_its_row(terminal: Terminal) -> None:
+    """The message about a reject without a text does not offer what tells why the item was rejected."""
+    fields = {"detail": "payload.text is missing", "failure_stage": "on_reading", "source": "a.jsonl", "row": 1}
+    terminal.write("rejects.jsonl", [{"object_id": "a", "payload": None, "item_info": None} | fields])
+    errors = terminal.type("upsert-cli preview rejects.jsonl", expect=2).stderr
+    assert "row 1: the payload has no `text`, it is empty; --text-field names the text" in errors
+
+
 def test_hostile_text_is_only_shown(terminal: Terminal) -> None:
     """No escape sequence, markup or workflow command of a file has an effect, on a terminal and in a pipe."""
     item = {"object_id": HOSTILE, "payload": {"text": HOSTILE, HOSTILE.replace(".", ""): HOSTILE}}

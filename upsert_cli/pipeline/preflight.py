@@ -15,7 +15,7 @@ from upsert_cli.documents.recipe import DEFAULT_TEXT_FIELDS, VECTOR_FIELD, Recip
 from upsert_cli.documents.references import reference_field
 from upsert_cli.errors import ItemError, SourceUnreadable, UsageFault
 from upsert_cli.sources.item import Item, Reject, field_at
-from upsert_cli.sources.item_mapping import DEFAULT_ID_FIELD, ITEM_FIELDS
+from upsert_cli.sources.item_mapping import DEFAULT_ID_FIELD, ITEM_FIELDS, REJECT_FIELDS
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 
@@ -80,7 +80,8 @@ def _check_text_fields(item: Item, row: dict[str, Any], recipe: Recipe) -> None:
     if any(field_at(payload, name, _ABSENT) is not _ABSENT for name in recipe.text_fields):
         return
     where, wanted = f"{item.source}, row {item.row}", " or ".join(f"`{name}`" for name in recipe.text_fields)
-    other_fields = {name: value for name, value in row.items() if name not in ITEM_FIELDS}
+    own = (*ITEM_FIELDS, *REJECT_FIELDS) if row.keys() >= REJECT_FIELDS else ITEM_FIELDS
+    other_fields = {name: value for name, value in row.items() if name not in own}
     if other_fields and not payload:
         raise UsageFault(
             message=f"{where}: it has no payload with {wanted}, but {_quoted(_first_paths(other_fields))}; "

@@ -90,13 +90,20 @@ def _start(task: Task) -> str:
 
 
 def next_steps(task: Task, *, example: str = "", names_model: bool = True) -> list[NextStep]:
-    """Return the next steps after a task in its present state; after a refusal, only its detail knows them.
+    """Return the next steps after a task in its present state, but none that its detail names with more options.
+
+    After a refusal, only the detail knows them.
 
     Args:
         task: The task.
         example: A loaded text, which a query may look for.
         names_model: Whether a query names the model, since the collection does not, or may not.
     """
+    steps = _steps_after(task, example, names_model=names_model)
+    return [step for step in steps if f"{step.command} --" not in (task.detail or "")]
+
+
+def _steps_after(task: Task, example: str, *, names_model: bool) -> list[NextStep]:
     start = _start(task)
     match task.status:
         case TaskStatus.PROCESSING if task.running:

@@ -14,7 +14,9 @@ from tests.support.chroma_server import ChromaServer
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash
 from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.sources.item import Item
+from upsert_cli.store import record_rows
 from upsert_cli.store.collection_source import collection_named
 
 MANY = 2_100  # records; three pages
@@ -108,6 +110,19 @@ def test_a_vector_that_the_server_lost_costs_one_record(terminal: Terminal, shar
     assert [failed["object_id"] for failed in task["failed_items"]] == ["doc 7"]
     assert "the index has no vector of it" in task["failed_items"][0]["detail"]
     assert len(asked) <= 15
+
+
+def test_a_collection_that_is_deleted_midway_is_gone(
+    monkeypatch: pytest.MonkeyPatch, shared_server: ChromaServer
+) -> None:
+    """Whoever reads it is told so, not that the server has to be repaired."""
+    _fill(shared_server, "vanishing", rows=FEW)
+    monkeypatch.setattr(record_rows, "PAGE_ROWS", FEW // 2)
+    rows = collection_named(f"chroma:{shared_server.url}#vanishing").read(row=0, offset=0)
+    next(rows)
+    shared_server.ask("DELETE", "tenants/default_tenant/databases/default_database/collections/vanishing")
+    with pytest.raises(UpsertCliError, match="the collection vanishing is gone; `upsert-cli collections list"):
+        list(rows)
 
 
 def test_filters_and_units_read_a_server(tiny: Terminal, shared_server: ChromaServer, old_folder: Path) -> None:

@@ -20,6 +20,7 @@ from upsert_cli.store.chroma.faults import lacks_vector, server_fails
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 from upsert_cli.store.chroma.server import CLOUD_ROWS
 from upsert_cli.store.chroma.stamp import info_of
+from upsert_cli.store.folder import remedy_for_name, unusable
 from upsert_cli.store.location import CollectionInfo
 
 MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers
@@ -106,6 +107,9 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         status, read = self._ask("POST", str(found["id"]), "get", json=asked)
         if "embeddings" in asked["include"] and status not in GOOD and lacks_vector(read["message"]):
             return None
+        if status == _GONE:
+            remedy = remedy_for_name(str(self._address))
+            raise unusable(self._address.url, reason=f"the collection {found['name']} is gone", remedy=remedy)
         return dict(self._value(status, read, found["name"]))
 
     def _vectors(self, found: dict[str, Any], ids: Sequence[str]) -> dict[str, array[float]]:

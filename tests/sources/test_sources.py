@@ -257,6 +257,9 @@ def test_a_given_format_overrides_suffixes() -> None:
         ("a.json", LINE, "--format jsonl; `jq"),
         ("a.json", b"PAR1....", "Parquet; --format parquet"),
         ("a.txt", b"\x1f\x8b\x08\0", "gzip; add .gz"),
+        ("a.json.gz", b"\x1f\x8b\x08\0", "the format in it; --format .* --format jsonl.gz"),
+        ("a.ZST", b"\x28\xb5\x2f\xfd", "the format in it; --format .* --format jsonl.zst"),
+        ("a.gz", b"\x28\xb5\x2f\xfd", "zstd; add .zst"),
         ("a.xlsx", b"PK\x03\x04", "spreadsheet"),
     ],
 )

@@ -238,6 +238,12 @@ def unknown_format(name: str, *, path: Path | None = None) -> UsageFault:
     """Return the error for an unknown suffix; the first bytes of a file of this machine tell its kind and a remedy."""
     with suppress(OSError):  # the missing suffix is the first thing to correct
         if path is not None and (found := kind_of_file(head_of(path))) is not None:
+            ending = path.suffix.lower()
+            if found is {".gz": _MAGIC[GZIP], ".zst": _MAGIC[ZSTD]}.get(ending):
+                return UsageFault(
+                    message=f"{name} has no suffix that tells the format in it; --format says what it is, such as "
+                    f"--format jsonl{ending}"
+                )
             kind = "; ".join(found).replace("FILE", _quoted(str(path)))
             return UsageFault(message=f"{name} has no suffix that tells its format; it is {kind}")
     hint = "; `jq -c '.[]'` converts a JSON array to JSONL" if name.lower().endswith(".json") else ""

@@ -322,3 +322,19 @@ def test_no_command_calls_the_servers_fault_a_bug(tiny: Terminal, proxy: Proxy, 
         assert "Traceback" not in failed.stderr
         assert "bug" not in failed.stderr
     assert len(proxy.writes) == written
+
+
+@pytest.mark.parametrize("ending", ["/get", "/count", "/collections/limited", "/default_database"])
+@pytest.mark.parametrize("status", [413, 422])
+def test_a_source_that_refuses_a_request_is_no_bug(
+    terminal: Terminal, shared_server: ChromaServer, proxy: Proxy, ending: str, status: int
+) -> None:
+    """A request to a source has no rows to blame, so a quota or a limit of its server is the server's fault."""
+    collections = "tenants/default_tenant/databases/default_database/collections"
+    shared_server.ask("POST", collections, {"name": "limited", "get_or_create": True})
+    quota = json.dumps({"error": "QuotaError", "message": "Quota exceeded: reads"}).encode()
+    fault = Fault(status=status, body=quota if status == 422 else b"Payload too large")
+    proxy.plan = lambda call: fault if call.path.partition("?")[0].endswith(ending) else None
+    failed = terminal.type(f"upsert-cli run chroma:{proxy.url}#limited --keep-vectors --collection docs", expect=1)
+    assert failed.stderr.startswith(f"error: {proxy.url} fails")
+    assert ("Quota exceeded: reads" if status == 422 else "too large (413)") in failed.stderr

@@ -118,9 +118,9 @@ def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
 
 def server_fails(url: str, collection: str, reason: str) -> UpsertCliError:
     """Return the error for a server's answer that is no row's fault and that does not pass."""
+    where = f" on the collection {collection}" if collection else ""
     return UpsertCliError(
-        message=f"{url} fails on the collection {collection} ({reason}); its own log says more. Once the server is "
-        f"repaired, try again"
+        message=f"{url} fails{where} ({reason}); its own log says more. Once the server is repaired, try again"
     )
 
 

@@ -28,6 +28,7 @@ ANSWER_NUMBERS = 1 << 19  # numbers of all vectors in an answer: 10 MB of JSON, 
 LISTED = 100  # collections a request
 _GONE = 404
 _NO_COLLECTION = "00000000-0000-0000-0000-000000000000"  # an id that Chroma gives to none
+_UNACCEPTABLE = 422  # the status of all answers that `HttpSession` calls so, too
 _NO_NAME = 400  # the status for a name that no tenant or database can have
 
 
@@ -146,13 +147,12 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         if self._address.is_cloud:
             return  # it is always the newest
         probe = {"ids": ["probe"], "embeddings": [[0.5]], "metadatas": [{"probe": ["list"]}]}
-        try:
-            self._ask("POST", _NO_COLLECTION, "upsert", json=probe)
-        except Unacceptable as error:
+        status, _ = self._ask("POST", _NO_COLLECTION, "upsert", json=probe)
+        if status == _UNACCEPTABLE:
             raise Refusal(
                 message=f"{self._address.url}: this server does not store lists, and nothing was written; leave out "
                 f"--keep-lists, or upgrade the server to Chroma 1.5"
-            ) from error
+            )
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,10 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
     def _request(self, method: str, *parts: str, version: str = "v2", **options: Any) -> tuple[int, Any]:
         """Return the status of an answer and its value: `error` and `message` of an error."""
         path = "/".join(quote(part, safe="") for part in ("api", version, *parts))
-        answer = self.session.request(method, f"{self._address.url}/{path}", **options)
+        try:
+            answer = self.session.request(method, f"{self._address.url}/{path}", **options)
+        except Unacceptable as error:
+            return _UNACCEPTABLE, {"error": type(error).__name__, "message": str(error)}
         return answer.status_code, answer.extensions["value"]
 
     def _value(self, status: int, value: Any, collection: str = "") -> Any:
@@ -174,7 +177,8 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         """
         if status in GOOD:
             return value
-        raise server_fails(self._address.url, collection, f"{status}, {value['message']}")
+        reason = value["message"] if status == _UNACCEPTABLE else f"{status}, {value['message']}"
+        raise server_fails(self._address.url, collection, reason)
 
     def _found(self) -> tuple[str, str]:
         """Return tenant and database, after checking that they exist."""

@@ -170,7 +170,5 @@ CHROMAS_DEFAULT = ModelIdentity(
 
 
 def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
-    """Return the identity of a model, such as the default one, if it is known without any file."""
-    if not embeds(name):
-        return OwnVectors(dimension=0)
+    """Return the identity of a model if it is known without any file, as that of the default model is."""
     return replace(CHROMAS_DEFAULT, prefixes=prefixes) if name.lower() == DEFAULT_MODEL.lower() else None

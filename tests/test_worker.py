@@ -93,6 +93,18 @@ def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     assert _work_off(journal) == []
 
 
+def test_a_canceled_task_whose_runner_died_is_not_taken_over(tmp_path: Path) -> None:
+    """A wish to cancel counts although the runner died before it saw it: no worker continues the task."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("t", queued=True))
+    with Claim.take(journal, "t") as claim:
+        claim.begin()
+        claim.save(make_checkpoint(10))
+        assert request_cancel(journal, "t").cancel_requested
+    assert _work_off(journal) == []
+    assert (journal.find("t").status, journal.find("t").rows) == (TaskStatus.CANCELED, 10)
+
+
 def test_the_gravest_exit_code() -> None:
     """1 beats 4 beats 5 beats 3 beats 0, in any order; no task at all is 0."""
     assert GRAVITY == (1, 4, 5, 3, 0)

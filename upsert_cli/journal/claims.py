@@ -89,6 +89,13 @@ class Claim:
         """Return the task in its present state."""
         return self._journal.find(self.task_id)
 
+    def taken_over(self) -> Task:
+        """Return the task that this process now has; it is canceled if its runner died before it saw that wish."""
+        task = self.task()
+        if task.status is TaskStatus.PROCESSING and task.cancel_requested:
+            return self.finish(TaskStatus.CANCELED, detail=str(Canceled(task_id=task.id)))
+        return task
+
     def set_back(self, **changes: object) -> Task:
         """Make the task pending again, with other fields changed, and return it."""
         expected = tuple(TaskStatus)

@@ -156,7 +156,7 @@ def _resume(
             continue
         with ExitStack() as held:
             held.enter_context(claim)
-            task = claim.task()  # once more, now that no other process can change it
+            task = claim.taken_over()  # once more, now that no other process can change it
             if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
                 continue
             # The options store the same records, but those that say how to load are the new ones.

@@ -123,7 +123,7 @@ def _claim(journal: Journal, task: Task) -> Claim | None:
     """Claim a task and make it pending; return None if another process was faster."""
     with suppress(TaskNotFound, TaskRunning), ExitStack() as held:
         claim = held.enter_context(Claim.take(journal, task.id))
-        task = claim.task()  # once more, now that no other process can run it
+        task = claim.taken_over()  # once more, now that no other process can run it
         if task.queued and task.status is TaskStatus.PROCESSING:
             task = claim.set_back()
         if task.queued and task.status is TaskStatus.PENDING:

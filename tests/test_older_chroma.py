@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromadb.api.client import Client
 
 from tests.conftest import OTHER_CHROMAS
+from tests.support.loading import opened
 from tests.support.older_chroma import (
     DIMENSION,
     ROWS,
@@ -22,6 +24,9 @@ from tests.support.older_chroma import (
 )
 from tests.support.terminal import Terminal
 from upsert_cli.embedding.identity import Model
+from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.client import connect_folder
+from upsert_cli.store.chroma.database import applied_migrations, is_older, reading
 from upsert_cli.store.folder import LEASE_NAME
 
 WITH_MODEL = ("1.0.20", "1.3.7")  # versions that store the name of the embedding function
@@ -91,6 +96,26 @@ def test_a_load_upgrades_an_older_folder_once(typing: Terminal, version: str) ->
 
 
 @pytest.mark.slow
+def test_the_client_that_upgrades_a_folder_is_not_the_one_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chroma may still read the tables of before with it, so the collection is opened by the next client."""
+    folder = tmp_path / "chroma"
+    older_folder(VERSIONS[0], folder)
+    found_older: list[bool] = []
+
+    def connect(path: str) -> Client:
+        with reading(folder) as database:
+            found_older.append(is_older(applied_migrations(database)))
+        return connect_folder(path)
+
+    monkeypatch.setattr("upsert_cli.store.chroma.client.connect_folder", connect)
+    with opened(Target(path=str(folder), collection="default", as_found=True)) as (store, facts):
+        assert facts.upgrade is not None
+        assert len(store.fetch(rows=ROWS)) == ROWS
+    assert found_older == [True, False]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_folders_that_older_versions_write_now(typing: Terminal, version: str) -> None:
     """The same for a folder that an environment with that version has just written; it cannot open it after a load."""

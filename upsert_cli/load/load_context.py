@@ -153,15 +153,15 @@ class LoadContext(RunContext):
         if time.monotonic() >= self._next_show:
             self._next_show = time.monotonic() + SHOW_SECONDS
             self.show_now()
-            while not self._messages.empty():
-                self._messages.get()()
 
     def show_now(self, *, is_last: bool = False) -> None:
-        """Show the progress even if it was shown a moment ago, and keep it for a report."""
+        """Show the progress even if it was shown a moment ago, and keep it for a report; and all messages so far."""
         if (lost := self._timeline.add(self.progress, is_last=is_last)) is not None:
             self.warning(lost)
         if not is_last:
             self._observer.progressed(self.progress)
+        while not self._messages.empty():
+            self._messages.get()()
 
     def info(self, message: str) -> None:
         """Show a message, in the main thread."""

@@ -128,8 +128,10 @@ class StoredCollection(CollectionReader):
         if tables is not None:
             yield from tables.boundaries(rows=rows)
             return
-        last = self.state().records if self.where is None else 0
-        if self.where is not None:
+        last = 0
+        if self.where is None:
+            last = self.state().records
+        else:
             for each in replace(self, with_vectors=False).read(row=0, offset=0):
                 last = each.number
         yield from ((row, 0) for row in range(rows, last, rows))

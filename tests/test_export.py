@@ -20,7 +20,8 @@ from upsert_cli.documents.document import make_document
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.documents.stored_items import ItemForm, item_of_record
 from upsert_cli.errors import ItemError, Refusal
-from upsert_cli.sources.formats import WRITTEN_FORMATS, item_writer
+from upsert_cli.sources.formats import WRITTEN_FORMATS
+from upsert_cli.sources.readers import item_writer
 from upsert_cli.store.base import Record
 
 SUFFIXES = {"jsonl": ".jsonl", "jsonl.gz": ".jsonl.gz", "jsonl.zst": ".jsonl.zst", "parquet": ".parquet"}

@@ -41,9 +41,9 @@ from upsert_cli.sources.formats import (
     Unsuitable,
     format_name_of,
     not_loadable,
-    reader_of,
 )
 from upsert_cli.sources.item import Item
+from upsert_cli.sources.readers import reader_of
 from upsert_cli.sources.remote import source_name
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import FoundFile, Source

@@ -22,8 +22,8 @@ from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds, known_
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of
 from upsert_cli.limits import require_resources
-from upsert_cli.sources.formats import item_writer
 from upsert_cli.sources.item import Item, Row, WrittenItem
+from upsert_cli.sources.readers import item_writer
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.collection_source import StoredCollection
 from upsert_cli.verify.collections import no_collection

@@ -1,4 +1,4 @@
-"""What all tests share: a home of their own, a terminal to type into, the real model and a tiny one."""
+"""Fixtures of all tests: a separate home, a terminal to type into, the real model and a tiny one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from upsert_cli.store import child_process
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes longer, which is no failure
 hypothesis.settings.load_profile("any machine")
 
-# Looked up before any test gets a home of its own: the model is fetched once a machine.
+# Determined before the tests get another home: the model is fetched once per machine.
 MODEL_CACHE = cache_folder()
 OTHER_CHROMAS = MODEL_CACHE.parent / "chroma-for-tests"
 """The environments with other versions of Chroma, each made once a machine."""
@@ -35,7 +35,7 @@ OTHER_CHROMAS = MODEL_CACHE.parent / "chroma-for-tests"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than there are processors, since some tests wait for what has to take time."""
+    """Return one worker more than there are processors, since some tests mostly wait."""
     return usable_processors() + 1
 
 
@@ -48,7 +48,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv(name)
     for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "FORCE_COLOR", "NO_COLOR"):
         patch.delenv(name, raising=False)
-    # Programs that the tests start keep what they compile; without that, each compiles all that it imports.
+    # Let programs that the tests start keep their compiled modules; otherwise each compiles all its imports.
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     # A shell's background job ignores some signals, and so would all that the tests start.
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -71,7 +71,7 @@ def _forked_children(_home: Path) -> Iterator[None]:
 
 @pytest.fixture
 def cold_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start the children of stores as users do, each in an interpreter of its own."""
+    """Start the children of stores as users do, each in its own interpreter."""
     monkeypatch.setattr(child_process, "subprocess", subprocess)
 
 

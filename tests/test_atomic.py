@@ -19,7 +19,7 @@ def test_a_process_with_the_id_of_a_killed_one_writes_its_file(tmp_path: Path) -
 
 
 def test_old_temporary_files_are_removed(tmp_path: Path) -> None:
-    """A writer removes those that were left a day ago, of its own file alone."""
+    """A writer removes temporary files of its own target that are a day old."""
     names = [".a[1].json.0123456789abcdef.tmp", ".b.json.0123456789abcdef.tmp", ".a[1].json.mine.tmp"]
     for name in names:
         (tmp_path / name).write_text("half of")

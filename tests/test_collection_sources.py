@@ -28,7 +28,7 @@ def docs(tiny: Terminal, old_folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_collection_is_loaded_like_a_file(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
-    """Ids, documents and metadata are those of the source, and its bytes stay as they were."""
+    """Ids, documents and metadata equal the source's, and the source's bytes stay unchanged."""
     before = _bytes_below(tiny.folder / "old")
     tiny.type("upsert-cli run chroma:./old#docs --collection docs")
     found = json.loads(tiny.type("upsert-cli verify latest --json", expect=None).stdout)
@@ -62,7 +62,7 @@ def test_a_collection_is_embedded_again_next_to_itself(tiny: Terminal, docs: lis
 
 
 def test_a_killed_load_continues(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
-    """After kill -9 in the middle, a restart reads the rest, and the result is that of an undisturbed load."""
+    """After kill -9 in the middle, a restart reads the rest, and the result equals an undisturbed load."""
     line = "upsert-cli run chroma:old#docs --collection docs --task-id move --batch-size 64"
     with tiny.start(line) as process:
         tiny.wait_for_rows("move")
@@ -73,7 +73,7 @@ def test_a_killed_load_continues(tiny: Terminal, docs: list[dict[str, Any]]) -> 
 
 
 def test_a_changed_collection_is_noticed(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
-    """A checkpoint in a collection that changed since is refused; from the start, the load is that of the new one."""
+    """A restart is refused if the collection changed since the checkpoint; from the start, it loads the new content."""
     tiny.type("upsert-cli run chroma:old#docs --collection docs --task-id move --max-failures 0 --limit 100")
     docs[5]["document"] = "another"
     write_records(tiny, docs[5:6])
@@ -102,7 +102,7 @@ def test_a_filter_chooses_records(tiny: Terminal, docs: list[dict[str, Any]]) ->
 
 
 def test_records_without_a_document_are_rejected(tiny: Terminal) -> None:
-    """They have nothing to embed; the others are loaded, and the rejects can be read again."""
+    """Records without a document cannot be embedded; the others are loaded, and the rejects can be read again."""
     records = some_records(4)
     for number, document in ((1, None), (2, " ")):
         records[number]["document"] = document
@@ -117,7 +117,7 @@ def test_records_without_a_document_are_rejected(tiny: Terminal) -> None:
 
 
 def test_preview_and_dry_run_read_a_collection(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
-    """Both show what a load would do; a template sees the document as `text` where the metadata has none."""
+    """Both show what a load would do; a template sees the document as `text` if the metadata has no such key."""
     said = tiny.type("upsert-cli preview chroma:old#docs --json --template '{source}: {number}'")
     assert json.loads(said.stdout.splitlines()[0])["document"] == "a/b.pdf: 0"
     said = tiny.type("upsert-cli run chroma:old#docs --dry-run --no-compare")
@@ -189,7 +189,7 @@ def test_chunks_are_kept_with_their_vectors(tiny: Terminal, make_items: Items) -
 
 
 def test_a_lost_vector_costs_one_record(tiny: Terminal) -> None:
-    """Records without a document are kept with their vectors; the distance of the source is that of the copy."""
+    """Records without a document keep their vectors, and the copy has the source's distance."""
     records = some_records(3)
     records[1]["document"] = None
     write_records(tiny, records)
@@ -247,7 +247,7 @@ def test_chunks_become_their_items_again(tiny: Terminal, make_items: Items) -> N
 
 
 def test_chunks_that_overlap_or_lack_one_stay_chunks(tiny: Terminal, make_items: Items) -> None:
-    """What cannot be joined for certain is loaded as it is: no text is invented, and none is lost."""
+    """Chunks that cannot be joined for certain are loaded unchanged: no text is invented, and none is lost."""
     items = make_items(3)
     for number, count in enumerate((100, 80, 1)):
         items[number]["payload"]["text"] = " ".join(f"word{each} of a long text." for each in range(count))
@@ -308,7 +308,7 @@ def test_an_item_without_its_last_chunk_stays_chunks(tiny: Terminal) -> None:
 
 
 def test_chunks_of_the_first_versions_are_unchanged(tiny: Terminal) -> None:
-    """Where the hashes do not tell whether a chunk follows, nothing is written again, and items are joined as before."""
+    """If the hashes do not say whether a chunk follows, nothing is written again, and items are joined as before."""
     tiny.write("a.jsonl", [_long_item()])
     load = "upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64 --average"
     tiny.type(load)
@@ -365,7 +365,7 @@ def test_texts_are_joined_where_that_is_certain(texts: list[str | None], whole: 
     [
         ("> > $", True),
         ("> >", False),
-        ("> $ >", False),  # what a killed load of a shorter text left
+        ("> $ >", False),  # left by a killed load of a shorter text
         ("> $ $", False),
         ("$", True),
         (">", False),
@@ -376,7 +376,7 @@ def test_texts_are_joined_where_that_is_certain(texts: list[str | None], whole: 
     ],
 )
 def test_chunks_tell_whether_another_one_follows(places: str, is_whole: bool) -> None:
-    """An item is joined if the last of its chunks says so, or does not tell."""
+    """An item is joined if its last chunk is marked as the last, or has no mark."""
     marks = [place.replace("-", "") for place in places.split()]
     chunks = [
         (number, f"{number}.", {"upsert_hash": f"h.m{mark}#", "part": number}) for number, mark in enumerate(marks)

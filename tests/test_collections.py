@@ -1,4 +1,4 @@
-"""`collections`: what a target holds, and by which task, without a lock and without Chroma."""
+"""`collections`: a target's collections and their newest tasks, without a lock and without Chroma."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def loaded(tiny: Terminal) -> Terminal:
 
 
 def test_it_lists_what_is_there(loaded: Terminal) -> None:
-    """Records, dimension, model and the newest task of each collection, also beside a load; a task elsewhere is none of it."""
+    """The list has each collection's records, dimension, model and newest task, even during a load."""
     with Lease.take(loaded.folder / "chroma" / LEASE_NAME, Holder.this_process("other")):
         found = json.loads(loaded.type("upsert-cli collections --json").stdout)
     kinds, default = loaded.info("kinds"), loaded.info("first")
@@ -59,7 +59,7 @@ def test_it_lists_what_is_there(loaded: Terminal) -> None:
 
 
 def test_a_folder_without_chroma_is_an_error(terminal: Terminal, tmp_path: Path) -> None:
-    """No Chroma is not the same as no collections, and neither is a file that is none of its database."""
+    """A folder without Chroma differs from one without collections, and so does a file that is not its database."""
     assert "there is no Chroma in" in terminal.type("upsert-cli collections", expect=1).stderr
     assert not (terminal.folder / "chroma").exists()
     (terminal.folder / "chroma").mkdir()
@@ -76,7 +76,7 @@ def _names(terminal: Terminal) -> list[str]:
 
 
 def test_a_collection_is_deleted_with_its_records(loaded: Terminal) -> None:
-    """It is gone with what it held, which is told; the other one, the tasks and the folder stay usable."""
+    """The message counts the deleted records; the other collection, the tasks and the folder stay usable."""
     done = loaded.type("upsert-cli collections delete categories --yes")
     assert "deleted the collection categories of" in done.stderr
     assert "with 5 records" in done.stderr
@@ -112,7 +112,7 @@ def test_nothing_is_deleted_without_a_yes(loaded: Terminal) -> None:
 
 
 def test_an_unknown_collection_is_an_error(loaded: Terminal) -> None:
-    """The message says that nothing was deleted, and how to see what there is."""
+    """The message says that nothing was deleted, and how to list the collections."""
     said = loaded.type("upsert-cli collections delete none --yes", expect=1).stderr
     assert "there is no collection none" in said and "nothing was deleted" in said
     assert "upsert-cli collections list --chroma" in said
@@ -152,7 +152,7 @@ def test_tasks_of_a_deleted_collection_say_what_happened(loaded: Terminal) -> No
 
 
 def test_settings_and_variables_of_the_group_count_for_its_commands(loaded: Terminal) -> None:
-    """The target that `[collections]` or its variable names is that of `list` and `delete`, as it was of `collections`."""
+    """The target from `[collections]` or its variable applies to `list` and `delete` as well as to `collections`."""
     (loaded.folder / "upsert-cli.toml").write_text('[collections]\nchroma = "elsewhere"\n')
     assert "elsewhere" in loaded.type("upsert-cli collections", expect=1).stderr
     assert "elsewhere" in loaded.type("upsert-cli collections delete x --yes", expect=1).stderr

@@ -61,7 +61,7 @@ def test_a_model_of_ones_own_loads_and_answers(own: Terminal) -> None:
 
 
 def test_kept_vectors_of_a_model_need_its_files_for_a_query_alone(own: Terminal) -> None:
-    """The printed query has a place for the folder, and records are repaired from the source without it."""
+    """The printed query has a placeholder for the folder, and records are repaired from the source without it."""
     own.type(f"{LOAD} --chroma there")
     said = own.type("upsert-cli run chroma:there#default --keep-vectors --task-id t").stderr
     [printed] = [line.strip() for line in said.splitlines() if line.strip().startswith("upsert-cli query")]
@@ -107,7 +107,7 @@ def test_another_pooling_or_name_is_refused(own: Terminal, options: str, says: s
 
 @pytest.mark.parametrize("vectors", ["", "--vectors"])
 def test_the_command_after_an_export_takes_the_same_model(own: Terminal, vectors: str) -> None:
-    """It has the prefixes of the collection, and says that the model needs a folder."""
+    """The printed command has the collection's prefixes, and says that the model needs a folder."""
     own.type(LOAD)
     said = own.type(f"upsert-cli export default out.jsonl {vectors}").stderr
     label, _, command = said.splitlines()[-1].partition(": ")
@@ -181,7 +181,7 @@ def test_a_collection_that_names_no_model_is_queried_by_a_named_one(
 
 
 def test_a_model_that_contradicts_the_collection_is_refused(tiny: Terminal, tiny_model: Path, other_model: str) -> None:
-    """The stamp beats the option; the same model in other letters is none."""
+    """The stamp beats the option; the same name in other letter case is no contradiction."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     tiny.type("upsert-cli run a.jsonl")
     said = tiny.type(f"upsert-cli query hello {other_model}", expect=4).stderr

@@ -38,7 +38,7 @@ def _equals(terminal: Terminal, *parts: Sequence[Item]) -> None:
 
 
 def test_the_collection_equals_the_file(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
-    """Records that the file no longer holds are deleted, but not those of other loads; too many of them are refused."""
+    """Records that the file no longer holds are deleted, except other loads' records; too many of them are refused."""
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     items = make_items(100)
     others = [item | {"object_id": f"other-{place}"} for place, item in enumerate(make_items(10, mark="other"))]
@@ -218,7 +218,7 @@ def _killed(process: subprocess.Popen[str], choose: random.Random) -> int:
         try:
             os.kill(choose.choice(victims), signal.SIGKILL)
         except ProcessLookupError:
-            victims = []  # it ended in this moment
+            victims = []  # it has just ended
     process.communicate(timeout=120)
     return process.returncode
 

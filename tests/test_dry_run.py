@@ -1,4 +1,4 @@
-"""`--dry-run`: what it tells is what the load then does, and until then nothing changes."""
+"""`--dry-run` reports what the load then does, and changes nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_dry_run_tells_what_the_load_will_do(tiny: Terminal, make_items: Items
 
 
 def test_a_dry_run_makes_no_folder_and_no_task(tiny: Terminal, make_items: Items) -> None:
-    """Without a collection everything is new, and there is still none afterwards."""
+    """Without a collection everything is new, and no collection exists afterwards."""
     tiny.write("a.jsonl", make_items(5))
     said = tiny.type("upsert-cli run a.jsonl --dry-run").stderr
     assert "dry run: 5 inserted, 0 updated, 0 unchanged, 0 rejected" in said
@@ -55,7 +55,7 @@ def test_a_dry_run_is_refused_as_the_load_would_be(tiny: Terminal, make_items: I
 
 
 def test_without_a_comparison_no_model_is_needed(terminal: Terminal, make_items: Items, tmp_path: Path) -> None:
-    """`--no-compare` checks the rows alone; elsewhere it is a mistake."""
+    """`--no-compare` checks only the rows; for a real load it is a usage error."""
     terminal.env["UPSERT_CLI_MODEL_CACHE"] = str(tmp_path / "none")
     terminal.write("a.jsonl", [*make_items(5), {"object_id": "bad", "payload": {}}])
     said = terminal.type("upsert-cli run a.jsonl --dry-run --no-compare --offline", expect=3).stderr

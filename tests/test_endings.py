@@ -27,7 +27,7 @@ def _item(identifier: str, text: str) -> dict[str, Any]:
 
 
 def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
-    """The last source named wins, also after `restart --from-start`, and rejects name it as it was named at first.
+    """The last source named wins, also after `restart --from-start`, and rejects keep the names of their sources.
 
     Standard input that is named twice is read once.
     """
@@ -60,7 +60,7 @@ def test_a_restart_in_another_folder_reads_the_copy_of_a_pipe(tiny: Terminal, ma
 def test_a_restart_reads_a_folder_or_a_glob_that_has_the_name_of_a_pipe(
     tiny: Terminal, make_items: Items, name: str, file: str
 ) -> None:
-    """The copy of a pipe takes the place of the pipe alone, not of all sources whose names end like that."""
+    """The copy replaces only the pipe, not other sources whose names end the same way."""
     first, second = make_items(2)
     os.mkfifo(tiny.folder / "feed")
     (tiny.folder / file).parent.mkdir(parents=True)
@@ -74,7 +74,7 @@ def test_a_restart_reads_a_folder_or_a_glob_that_has_the_name_of_a_pipe(
 
 
 def test_a_restart_that_cannot_begin_loses_no_checkpoint(tiny: Terminal, make_items: Items) -> None:
-    """While a source is missing nothing changes; once it is back, the task goes on where it was."""
+    """While a source is missing nothing changes; once it is back, the task continues at its checkpoint."""
     path = tiny.write("a.jsonl", [*make_items(40), *[{"object_id": ""}] * 5])
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 20 --max-failures 2", expect=1)
     before = tiny.info("t")
@@ -89,10 +89,10 @@ def test_a_restart_that_cannot_begin_loses_no_checkpoint(tiny: Terminal, make_it
 
 
 def test_a_source_that_is_cut_while_it_is_read_is_no_success(tiny: Terminal, make_items: Items) -> None:
-    """Rows that vanished before they were read are said to be missing: the task fails, and names the file."""
+    """If rows vanish before they are read, the task fails and the error names the file."""
     items = make_items(640)
     for item in items:
-        item["payload"]["note"] = "x" * 1_000  # so that half of the file is more than what is read at once
+        item["payload"]["note"] = "x" * 1_000  # so that half of the file is more than one read
     path = tiny.write("a.jsonl", items)
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
     tiny.halt_when(process, "t")
@@ -105,7 +105,7 @@ def test_a_source_that_is_cut_while_it_is_read_is_no_success(tiny: Terminal, mak
 
 
 def test_a_cancel_while_the_model_loads_exits_with_5(terminal: Terminal, make_items: Items) -> None:
-    """Whatever a thread is doing when a task is canceled, the exit code is the contract's."""
+    """At any moment of the loading, a cancel ends with exit code 5."""
     terminal.write("a.jsonl", make_items(200))
     process = terminal.start("upsert-cli run a.jsonl --task-id t")
     wait_until(lambda: terminal.type("upsert-cli info t", expect=None).returncode == 0)
@@ -142,7 +142,7 @@ def _type_with_streams(terminal: Terminal, line: str, streams: str) -> tuple[int
 def test_closed_streams_that_a_load_does_not_use_are_no_obstacle(
     tiny: Terminal, make_items: Items, streams: str, json: str
 ) -> None:
-    """A daemon that closed its standard streams loads all the same."""
+    """A daemon whose standard streams are closed can load."""
     tiny.write("a.jsonl", [*make_items(3), {"object_id": ""}])
     code, errors = _type_with_streams(tiny, f"run a.jsonl {json} --task-id t", streams)
     assert (code, "Traceback" in errors) == (3, False)
@@ -185,7 +185,7 @@ def test_a_closed_standard_input_is_an_error(tiny: Terminal, make_items: Items, 
      "restart t --json", "restart t --enqueue", "work --json"],
 )  # fmt: skip
 def test_a_closed_standard_output_is_an_error(tiny: Terminal, make_items: Items, line: str, streams: str) -> None:
-    """What cannot be printed is an error, exit code 1 and one line that names the stream, and nothing is changed."""
+    """Output that cannot be printed is exit code 1 and one line that names the stream, and nothing is changed."""
     tiny.write("a.jsonl", make_items(1))
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
     before = tiny.type("upsert-cli list --json").stdout
@@ -204,7 +204,7 @@ def test_an_empty_standard_input_is_an_empty_file(tiny: Terminal) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_standard_input_is_read_leaves_nothing(tiny: Terminal, number: signal.Signals) -> None:
-    """What was spooled so far is removed, and the process dies by the signal."""
+    """The partial spool is removed, and the process dies by the signal."""
     process = tiny.start("upsert-cli run -", stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write('{"object_id": "a"')
@@ -224,7 +224,7 @@ def _seconds_of(action: Callable[[], object]) -> float:
 
 
 def test_after_ctrl_c_the_folder_is_free(tiny: Terminal, make_items: Items) -> None:
-    """Who starts the next load as soon as the interrupted one has ended is not refused."""
+    """A load that starts right after an interrupted one has ended is not refused."""
     tiny.write("a.jsonl", make_items(300))
     tiny.write("b.jsonl", make_items(3, mark="other"))
     tiny.type("upsert-cli run a.jsonl --batch-size 20")  # the first command of a test run takes longer to start
@@ -239,7 +239,7 @@ def test_after_ctrl_c_the_folder_is_free(tiny: Terminal, make_items: Items) -> N
 
 
 def test_rejects_that_were_lost_are_not_called_done(tiny: Terminal, make_items: Items) -> None:
-    """A rejects file that somebody cut while the load ran ends it as failed, and says how to go on."""
+    """If the rejects file is truncated during the load, the task fails with a message that says how to continue."""
     items = make_items(400)
     items[3]["payload"] = {"text": ""}
     tiny.write("a.jsonl", items)

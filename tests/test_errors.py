@@ -30,7 +30,7 @@ def test_an_error_is_the_same_behind_the_pipe() -> None:
 
 
 def test_every_error_has_a_sentence_of_its_own() -> None:
-    """Each kind that can be raised says what happened, rather than nothing."""
+    """Each concrete error has its own message."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     roots = {errors.UpsertCliError, errors.UsageFault, errors.Refusal}
     speaking = [kind for kind in kinds if issubclass(kind, UpsertCliError) and kind not in roots]

@@ -102,7 +102,7 @@ def test_any_record_is_read_back_or_named(
 def test_a_record_that_cannot_be_read_back_is_refused(
     text: str | None, metadata: dict[str, Any], vector: list[float] | None, reason: str
 ) -> None:
-    """A load would reject or change it, and the reason says why."""
+    """The reason says why a load would reject or change the record."""
     own = None if vector is None else array("f", vector)
     with pytest.raises(ItemError, match=reason):
         ItemForm(with_vectors=vector is not None).written(item_of_record("a", text, metadata, vector=own))
@@ -125,7 +125,7 @@ collection.add(
 
 
 def _fill(terminal: Terminal, rows: list[dict[str, Any]]) -> None:
-    """Write records as another program does, in a process of its own."""
+    """Write records as another program does, in another process."""
     done = run_python(
         [sys.executable, "-c", _FILL],
         folder=terminal.folder,
@@ -201,7 +201,7 @@ def test_parquet_is_a_table_for_other_programs(docs: Terminal) -> None:
 
 
 def test_vectors_of_a_cosine_collection_come_back_bit_by_bit(tiny: Terminal) -> None:
-    """Such an index rounds what it is given; a loaded export has exactly the vectors of the collection it is from."""
+    """Such an index rounds its input; a loaded export has exactly the vectors of the original collection."""
     rows = [row["vector"] for row in _rows()]
     items = [{"object_id": str(n), "payload": {"text": "x", "vector": vector}} for n, vector in enumerate(rows)]
     tiny.write("a.jsonl", items)
@@ -216,7 +216,7 @@ def test_vectors_of_a_cosine_collection_come_back_bit_by_bit(tiny: Terminal) -> 
 
 
 def test_without_vectors_the_documents_are_embedded_again(docs: Terminal) -> None:
-    """A record without a document is named and left out, with code 3; the others are embedded by the model."""
+    """A record without a document is named and omitted, with exit code 3; the others are embedded by the model."""
     done = docs.type("upsert-cli export docs a.jsonl --chroma old --json", expect=3)
     outcome = json.loads(done.stdout)
     assert (outcome["records"], outcome["refused"]["count"], outcome["changed"]) == (28, 2, False)
@@ -245,7 +245,7 @@ def test_a_collection_of_our_own_is_copied(tiny: Terminal) -> None:
 
 
 def test_chunks_are_joined_unless_their_vectors_are_written(tiny: Terminal) -> None:
-    """With vectors, each chunk of an item is in the file by itself and is loaded as it was; without, the item is."""
+    """With vectors, each chunk of an item is exported and loaded separately; without, the item is."""
     text = "".join(f"{number} is the number of this sentence. " for number in range(9))
     whole = {"object_id": "a", "payload": {"text": text, "n": 1}}
     tiny.write("a.jsonl", [whole])

@@ -88,7 +88,7 @@ def _check_end(terminal: Terminal, *, attempts: int) -> None:
 
 
 def test_only_the_rejects_are_loaded(correctable: Terminal) -> None:
-    """Rows that can be loaded now are inserted, the rejects file keeps only the others, and the counts reconcile."""
+    """Rejected rows that can now be loaded are inserted, the others stay rejected, and the counts reconcile."""
     assert len(_rejects(correctable)) == ROWS // EVERY
     output = correctable.type("upsert-cli restart t --failed-only --json", expect=3).stdout
     events = [json.loads(line) for line in output.splitlines()]

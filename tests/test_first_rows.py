@@ -65,7 +65,7 @@ def test_a_dry_run_tells_what_the_limited_load_does(tiny: Terminal, make_items: 
 
 
 def test_another_limit_is_another_load(tiny: Terminal, make_items: Items) -> None:
-    """The same task id with another limit is refused, with the same one it is the same task."""
+    """The same task id with another limit is refused, and with the same limit it is the same task."""
     tiny.write("a.jsonl", make_items(4))
     tiny.type("upsert-cli run a.jsonl --limit 2 --task-id t")
     for other, shown in (("--limit 3", "--limit: 2, now 3"), ("", "--limit: 2, now not given")):
@@ -100,7 +100,7 @@ def test_an_interrupted_load_stops_at_the_same_row(tiny: Terminal, make_items: I
 
 
 def test_a_restart_from_the_start_counts_again(tiny: Terminal, make_items: Items) -> None:
-    """`--from-start` finds the first N rows of the files as they are then, those of standard input included."""
+    """`--from-start` reads the first N rows of the files' present content, including standard input."""
     items = make_items(6)
     tiny.write("a.jsonl", items[:3])
     lines = "".join(json.dumps(item) + "\n" for item in items[3:])

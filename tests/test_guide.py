@@ -1,4 +1,4 @@
-"""The README and the guide tell the truth: commands run as shown, options and variables exist, links lead somewhere."""
+"""The README and the guide are true: commands run as shown, options and variables exist, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_sessions_run_as_shown(
 
 
 def _type(terminal: Terminal, line: str, *, expect: int) -> str:
-    """Return what a line prints on a terminal; one that is not a command of ours alone is given to a shell."""
+    """Return the output of a line on a terminal; a line that is more than a command of ours is run by a shell."""
     if line.startswith("upsert-cli ") and not re.search(r"[|<>] ", line):
         terminal.env["UPSERT_CLI_PROGRESS"] = "none"
         return "\n".join(shown(terminal, line, columns=COLUMNS, expect=expect))
@@ -115,7 +115,7 @@ def _stable(text: str) -> str:
 
 
 def _examples() -> list[str]:
-    """Return the commands in the manual that are not part of a session, and those of the help texts."""
+    """Return the commands in the manual that are not part of a session, and those in the help texts."""
     helps = [ctx.command.help or "" for ctx in commands_below(click.Context(cli))]
     lines = re.findall(r"^ *(upsert-cli [a-z].*)$", "\n".join([manual_text(), *helps]), re.M)
     return sorted({re.split(r"  #| [<|>]+ ", line)[0] for line in lines})

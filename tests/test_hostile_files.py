@@ -26,7 +26,7 @@ from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 
-MANY = 200  # files; what the scorecard asks for
+MANY = 200  # files
 
 
 def _line(number: int) -> bytes:
@@ -230,7 +230,7 @@ def test_a_run_over_hostile_files(tiny: Terminal) -> None:
     failed = [json.loads(line) for line in tiny.type("upsert-cli info t --failed").stdout.splitlines()]
     assert len(failed) == counts["failed"]
     assert all(one["source"].startswith("data/") and one["row"] > 0 and one["detail"] for one in failed)
-    # Mended, they load as they are, with all their other fields.
+    # Once fixed, they load with all their other fields.
     lines = [
         json.dumps(one | {"object_id": f"mended-{number}", "payload": {"text": "mended"}, "item_info": None})
         for number, one in enumerate(failed)

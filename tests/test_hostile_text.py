@@ -27,7 +27,7 @@ PIECES = {
 ALL = "".join(PIECES.values())
 NAME = ALL.replace("/", "|")  # of a file
 
-# C0 but for tab and line break, DEL, C1, and what sets directions or breaks lines
+# C0 except tab and line break, DEL, C1, and characters that set directions or break lines
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 OWN_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?=\n)")  # colors and bold, which only a terminal gets
 
@@ -51,7 +51,7 @@ def _run(terminal: Terminal, arguments: list[str], *, cwd: Path | None = None) -
 
 
 def _in_a_terminal(terminal: Terminal, arguments: list[str], *, cwd: Path) -> bytes:
-    """Run a command that has a terminal for stdout and stderr, and return what it wrote but for its own colors."""
+    """Run a command with a terminal for stdout and stderr, and return its output without our own colors."""
     ours, theirs = pty.openpty()
     environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": "1"}
     process = start_python(

@@ -1,4 +1,4 @@
-"""The architecture, as design says it: who may import whom, and that light commands stay light."""
+"""The architecture: which folder may import which, and that light commands stay light."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_layers(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").rglob("*.py")), ids=_name)
 def test_floors_of_the_command_line(path: Path) -> None:
-    """Options know nothing of commands, and the display nothing of either."""
+    """Options import no commands, and the display imports neither."""
     above = FLOORS[: FLOORS.index(_floor(".".join(path.relative_to(PACKAGE).with_suffix("").parts)))]
     upward = [name for name, _ in _imports(path) if _layer(name) == "cli" and _floor(name) in above]
     assert upward == []

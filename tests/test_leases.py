@@ -142,7 +142,7 @@ def test_torn_facts_are_an_unknown_unclean_holder(path: Path, content: bytes) ->
 
 
 def test_file_is_private_and_never_a_link(path: Path) -> None:
-    """Only its user can read the file, whatever the umask, and a link in its place is not followed."""
+    """Only its user can read the file under any umask, and a link in its place is not followed."""
     mask = os.umask(0)
     try:
         Lease.take(path, Holder.this_process()).release()

@@ -1,4 +1,4 @@
-"""Limits of the system: named where they are the reason, with what raises them, and without harmful advice."""
+"""Limits of the system are named as the reason, with a remedy and without harmful advice."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_light_commands_need_few_files(terminal: Terminal) -> None:
     "line", ["run a.jsonl", "run a.jsonl --dry-run", "run a.jsonl --chroma new", "verify", "query hello"]
 )
 def test_a_clock_before_1970_is_no_damage(tiny: Terminal, day: str, line: str) -> None:
-    """Exit code 1 and one line about the clock, and the collection is loaded as ever once it is right."""
+    """Exit code 1 and one line about the clock; once it is right, the collection can be loaded."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     tiny.type("upsert-cli run a.jsonl -q")
     done = tiny.type(f"faketime {day} {shlex.join(tiny.arguments(f'upsert-cli {line}'))}", expect=1)
@@ -118,7 +118,7 @@ def test_a_clock_that_goes_wrong_midway_is_no_damage() -> None:
     ],
 )  # fmt: skip
 def test_the_reason_of_a_failure_is_found_in_its_causes(error: Exception, by_words: bool, named: str | None) -> None:
-    """Whatever error wraps it, the limit is what the user has to hear of."""
+    """The limit is reported even if other errors wrap it."""
     wrapped = JournalUnwritable(path="j", reason="it is a test")
     wrapped.__cause__ = error
     for each in (error, wrapped):

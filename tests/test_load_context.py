@@ -1,4 +1,4 @@
-"""What a running load tells its observer."""
+"""The events that a running load reports to its observer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R8: memory does not grow with the rows of a source; with a million of them and more it is `pytest -m slow`'s to show.
+"""R8: memory does not grow with the rows of a source; `pytest -m slow` shows it with a million rows and more.
 
 Rows have ids that come again, so what grows with a collection stays out of it: its index, which S5's benchmark measures.
 """
@@ -85,5 +85,5 @@ def test_memory_does_not_grow_with_the_rows(tiny: Terminal, write: Write, suffix
 @pytest.mark.slow
 @pytest.mark.parametrize(("write", "suffix"), [(_write_jsonl, ".jsonl"), (_write_parquet, ".parquet")])
 def test_memory_does_not_grow_with_a_million_rows(tiny: Terminal, write: Write, suffix: str) -> None:
-    """The same with as many as UPSERT_CLI_TEST_ROWS says."""
+    """Memory does not grow with the number of rows in UPSERT_CLI_TEST_ROWS."""
     _check(tiny, write, suffix, rows=ROWS)

@@ -1,4 +1,4 @@
-"""`--metrics-file`: what Prometheus is told, of which collection, and what happens when it cannot be told."""
+"""`--metrics-file`: the figures for Prometheus, their collection, and failures to write them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_loads_tell_how_they_ended(tiny: Terminal) -> None:
 
 
 def test_metrics_that_cannot_be_written_are_named_and_change_no_exit_code(tiny: Terminal) -> None:
-    """Also with -q it is said, and the exit code stays that of the load."""
+    """The failure is reported even with -q, and the exit code is the load's."""
     tiny.write("a.jsonl", [ITEM])
     done = tiny.type("upsert-cli run a.jsonl -q --metrics-file missing/load.prom")
     assert re.match(r"error: the metrics in missing/load\.prom were not written.*No such file", done.stderr)
@@ -87,7 +87,7 @@ def test_metrics_that_cannot_be_written_are_named_and_change_no_exit_code(tiny: 
 
 @pytest.mark.parametrize("content", ["node_load1 0.5\n", "upsert_cli_else{} 1\n", "not metrics\n", "\udcff"])
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: str) -> None:
-    """What is not ours would be lost, so such a file is refused."""
+    """A file that this tool did not write is refused, since its content would be lost."""
     path = tmp_path / "node.prom"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UpsertCliError, match=r"else than metrics|no metric of upsert-cli's"):
@@ -103,7 +103,7 @@ def test_any_name_of_a_collection_survives(tmp_path_factory: pytest.TempPathFact
     for moment, name in enumerate(names, 1):
         _write_end(path, collection=name, moment=float(moment))
     for moment, name in enumerate(names, 1):
-        # Again with what is there already: nothing is doubled, nothing lost.
+        # Again with the existing content: nothing is doubled or lost.
         _write_end(path, collection=name, moment=float(moment), exit_code=1)
     text = path.read_bytes().decode()
     assert text.count("upsert_cli_last_run_exit_code{") == len(names)
@@ -112,7 +112,7 @@ def test_any_name_of_a_collection_survives(tmp_path_factory: pytest.TempPathFact
 
 
 def test_an_older_end_does_not_replace_a_later_one(tmp_path: Path) -> None:
-    """A task of last week that is asked for again, and done already, tells nothing new; a clock that was wrong heals."""
+    """Asking again for last week's finished task changes nothing; a wrong clock is corrected by the next load."""
     path = tmp_path / "load.prom"
     _write_end(path, moment=2_000.0)
     _write_end(path, moment=1_000.0, exit_code=1)
@@ -123,7 +123,7 @@ def test_an_older_end_does_not_replace_a_later_one(tmp_path: Path) -> None:
 
 
 def test_loads_that_end_together_both_tell(tmp_path: Path) -> None:
-    """Whoever writes the same file at the same time, no collection is lost."""
+    """If two loads write the same file at the same time, no collection is lost."""
     path = tmp_path / "load.prom"
     names = {f"c{number}" for number in range(20)}
     threads = [threading.Thread(target=_write_end, args=(path,), kwargs={"collection": name}) for name in names]

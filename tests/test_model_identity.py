@@ -1,4 +1,4 @@
-"""A collection holds vectors of one model: of its weights, whatever folder they are in, and with its prefixes."""
+"""A collection holds vectors of one model: of its weights, in whatever folder they are, and with its prefixes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _vectors(terminal: Terminal, mark: str) -> list[list[float]]:
 def test_the_weights_decide_and_not_the_folder(
     cached: Terminal, models: Path, first: str, second: str, expect: int
 ) -> None:
-    """The same weights load from any folder; others of the same name are refused, and nothing is written."""
+    """The same weights load from any folder; other weights under the same name are refused, and nothing is written."""
     cached.type(f"upsert-cli run a.jsonl {first.format(models)}")
     before = cached.records(vectors=True)
     for line in ("run b.jsonl --dry-run", "run b.jsonl --task-id b"):
@@ -112,7 +112,7 @@ def test_the_same_weights_load_without_a_cache(cached: Terminal, models: Path) -
 
 
 def test_published_files_in_another_form_are_the_same(cached: Terminal, models: Path) -> None:
-    """What one machine got from the hub and another from the package index counts as one model."""
+    """The files from the model hub and those from the package index count as one model."""
     cached.type("upsert-cli run a.jsonl")
     stamp = _stamp(cached, "stamp['upsert_cli_weights'] = 'published ' + 'f' * 32")
     assert stamp["upsert_cli_weights"] == f"published {'f' * 32}"
@@ -135,7 +135,7 @@ def test_collections_of_older_versions_stay_loadable(cached: Terminal, models: P
 
 @pytest.mark.parametrize("line", ["query text", "verify", "verify --repair"])
 def test_reading_compares_the_weights_too(cached: Terminal, models: Path, line: str) -> None:
-    """`query` and `verify` refuse other weights than those of the collection, with a remedy that works."""
+    """`query` and `verify` refuse weights other than the collection's, with a remedy that works."""
     cached.type(f"upsert-cli run a.jsonl --model-path {models}/tuned")
     said = cached.type(f"upsert-cli {line} --model-path {models}/copy", expect=4).stderr
     assert f"{models}/copy differ from those that made the collection default" in said
@@ -146,7 +146,7 @@ def test_reading_compares_the_weights_too(cached: Terminal, models: Path, line: 
 
 
 def test_tuned_weights_are_not_those_of_chromas_default_function(cached: Terminal, models: Path) -> None:
-    """A plain client may query by text only where the weights and the texts are those of Chroma's own function."""
+    """A plain client may query by text only if the weights and the texts are those of Chroma's own function."""
     functions = {}
     for name, more in (
         ("published", ""),
@@ -191,7 +191,7 @@ def _built_by_another_onnx(model: Model, folder: Path) -> Path:
 
 @pytest.mark.parametrize("made_by", ["chroma", "this tool"])
 def test_the_published_weights_are_known_without_a_cache(terminal: Terminal, model: Model, made_by: str) -> None:
-    """The default model in a folder of one's own is the one of Chroma's function, whatever wrote its graph."""
+    """The default model in the user's own folder is the model of Chroma's function, whichever tool wrote its graph."""
     code = "import chromadb\nchromadb.PersistentClient('chroma').create_collection('default')"
     if made_by == "chroma":
         run_python([sys.executable, "-c", code], folder=terminal.folder, environment=terminal.environment)
@@ -210,7 +210,7 @@ def test_the_published_weights_are_known_without_a_cache(terminal: Terminal, mod
 
 
 def test_a_prefix_is_embedded_and_not_stored(cached: Terminal) -> None:
-    """The vectors are those of the texts with the prefix; documents and the metadata of records lack it."""
+    """The vectors include the prefix; documents and metadata do not."""
     _write(cached, "b.jsonl", "a", prefix="passage: ")
     cached.type(f"upsert-cli run a.jsonl {WITH_PREFIXES}")
     found = _vectors(cached, "a")
@@ -222,7 +222,7 @@ def test_a_prefix_is_embedded_and_not_stored(cached: Terminal) -> None:
 
 
 def test_a_query_takes_the_prefix_from_the_collection(cached: Terminal) -> None:
-    """The record that is nearest to a text is at the distance of both texts with their prefixes."""
+    """The nearest record is at the distance between the two texts with their prefixes."""
     cached.type("upsert-cli run a.jsonl --passage-prefix 'same: ' --query-prefix 'same: ' --task-id t")
     assert _stamp(cached)["upsert_cli_query_prefix"] == "same: "
     [hit, *_] = json.loads(cached.type(f"upsert-cli query '{TEXTS[1]}' --json").stdout)["hits"]
@@ -264,7 +264,7 @@ def test_a_model_that_asks_for_a_prefix_gets_it(cached: Terminal, models: Path) 
 
 
 def test_a_collection_without_prefixes_is_continued_without_them(cached: Terminal, models: Path) -> None:
-    """A collection from before there were prefixes refuses those of the model, and names the options that go on."""
+    """A collection from before prefixes refuses them, and names the options that continue without them."""
     bge = f"--model {BGE} --model-path {models}/bge"
     cached.type(f"upsert-cli run a.jsonl {bge} --query-prefix ''")
     _without_weights(cached)
@@ -298,7 +298,7 @@ def test_a_task_of_an_older_version_ends_as_it_began(cached: Terminal, models: P
 
 
 def test_verify_knows_the_prefix(cached: Terminal) -> None:
-    """What was loaded with a prefix verifies, by task and by collection, and is repaired with it."""
+    """A collection loaded with a prefix verifies, by task and by collection, and is repaired with it."""
     cached.type(f"upsert-cli run a.jsonl --task-id t {WITH_PREFIXES}")
     before = cached.records(vectors=True)
     for line in ("verify t", "verify"):

@@ -42,7 +42,7 @@ def test_a_load_needs_no_home_folder(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("line", ["--help", "run --help", "--version", "config show", "completion zsh", "models list"])
 def test_a_command_without_journal_needs_no_home_folder(terminal: Terminal, line: str) -> None:
-    """What keeps nothing works without any folder."""
+    """A command that keeps no state works without any folder."""
     done = _type(terminal, line)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
@@ -55,7 +55,7 @@ def test_a_command_without_journal_needs_no_home_folder(terminal: Terminal, line
      "list --journal ~/j", "run a.jsonl --chroma ~/c --journal j", "list --config ~/c.toml --journal j"],
 )  # fmt: skip
 def test_what_needs_a_home_folder_says_how_to_do_without(terminal: Terminal, line: str, home: str | None) -> None:
-    """Where a folder is needed and not named: exit code 1, one line that names what names it, and nothing is made."""
+    """Exit code 1 and one line that names the setting for the missing folder; nothing is created."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     done = _type(terminal, line, **({} if home is None else {"HOME": home}))
     assert done.returncode == 1

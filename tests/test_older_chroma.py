@@ -64,7 +64,7 @@ def _check_reading(typing: Terminal, version: str) -> None:
 
 
 def _check_loading(typing: Terminal) -> None:
-    """Load twice; one record is replaced, the others keep all they have, and one load says that it upgrades."""
+    """Load twice; one record is replaced, the others stay complete, and only one load reports the upgrade."""
     assert "older versions cannot open it afterwards" in typing.type("upsert-cli run a.jsonl --task-id one").stderr
     assert "versions" not in typing.type("upsert-cli run a.jsonl --task-id two").stderr
     assert typing.info("one")["counts"]["updated"] == typing.info("two")["counts"]["unchanged"] == 1
@@ -83,14 +83,14 @@ def _check_loading(typing: Terminal) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_reading_changes_no_byte_of_an_older_folder(typing: Terminal, version: str) -> None:
-    """Listing, verifying, querying and a dry run see what is there, and leave the folder to the version that wrote it."""
+    """Listing, verifying, querying and a dry run read the folder, and leave it to the version that wrote it."""
     older_folder(version, typing.folder / "chroma")
     _check_reading(typing, version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_load_upgrades_an_older_folder_once(typing: Terminal, version: str) -> None:
-    """The first load warns that it does; no record loses anything, by the distance that its index was built with."""
+    """The first load warns of the upgrade; no record loses anything, and the distance of its index stays."""
     older_folder(version, typing.folder / "chroma")
     _check_loading(typing)
 
@@ -167,7 +167,7 @@ def test_the_folder_of_a_newer_version_is_named_as_such(typing: Terminal, kind: 
     "statement", ["DROP TABLE collections", "ALTER TABLE collections RENAME dimension TO size", "DROP TABLE migrations"]
 )
 def test_a_missing_table_is_never_taken_for_nothing(typing: Terminal, statement: str) -> None:
-    """A database without a table or column that it has to have is damaged, and not empty."""
+    """A database without a required table or column is damaged, not empty."""
     typing.type("upsert-cli run a.jsonl")
     _change(typing.folder / "chroma", statement)
     for command in (*READERS, "collections", "run a.jsonl"):

@@ -1,4 +1,4 @@
-"""Two that want the same Chroma folder: one works, the other is refused, waits or skips, and says who holds it."""
+"""Two commands for one Chroma folder: one works; the other is refused, waits or skips, and names the holder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECONDS = 60.0  # seconds after which a test gives up; nothing here takes more t
 
 
 class Busy(NamedTuple):
-    """A terminal beside a load that has the folder."""
+    """A terminal next to a load that has the folder."""
 
     terminal: Terminal
     load: subprocess.Popen[str]
@@ -36,7 +36,7 @@ class Busy(NamedTuple):
 
 @pytest.fixture
 def busy(tiny: Terminal, make_items: Items) -> Iterator[Busy]:
-    """Return a terminal beside a load that is halted in its middle, and which then ends well."""
+    """Yield a terminal next to a load that is halted in its middle and then ends well."""
     tiny.write("a.jsonl", make_items(200))
     tiny.write("b.jsonl", make_items(10, mark="other"))
     process = tiny.start(LOAD)
@@ -71,7 +71,7 @@ def test_refuse_says_who_has_the_folder(busy: Busy) -> None:
 
 
 def test_skip_makes_no_task(busy: Busy) -> None:
-    """A load that is skipped exits with 0, says why, and leaves nothing in the journal."""
+    """A skipped load exits with 0, gives the reason, and leaves nothing in the journal."""
     assert "task first" in busy.terminal.type("upsert-cli run b.jsonl --if-running skip").stderr
     assert busy.terminal.type("upsert-cli run b.jsonl --if-running skip -q").stderr == ""
     done = busy.terminal.type("upsert-cli run b.jsonl --task-id second --if-running skip --json")
@@ -82,7 +82,7 @@ def test_skip_makes_no_task(busy: Busy) -> None:
 
 
 def test_skip_shows_a_running_task_as_running(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The task that is skipped since another process runs it does not look dead, and is not to be continued."""
+    """A task that is skipped because another process runs it is shown as running, without a command to continue it."""
     page = busy.terminal.folder / "summary.md"
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
@@ -94,7 +94,7 @@ def test_skip_shows_a_running_task_as_running(busy: Busy, monkeypatch: pytest.Mo
 
 
 def test_a_refused_load_loads_no_model(tiny: Terminal, make_items: Items) -> None:
-    """Who is refused the folder ends at once: loading begins when the folder is this load's alone."""
+    """A refused load ends at once: the model is loaded only once the folder is free."""
     tiny.write("a.jsonl", make_items(3))
     with _held(tiny):
         tiny.type("upsert-cli run a.jsonl --task-id t", expect=4)
@@ -102,7 +102,7 @@ def test_a_refused_load_loads_no_model(tiny: Terminal, make_items: Items) -> Non
 
 
 def test_wait_comes_after(busy: Busy) -> None:
-    """A load that waits says for whom, and works when the other has ended; both are whole."""
+    """A waiting load names the holder, and works when the holder has ended; both are whole."""
     terminal = busy.terminal
     line = "upsert-cli categories run b.jsonl --task-id second --if-running wait --wait-timeout 60"
     waiting = terminal.start(line)
@@ -117,7 +117,7 @@ def test_wait_comes_after(busy: Busy) -> None:
 
 
 def test_wait_ends_at_its_timeout(tiny: Terminal, make_items: Items) -> None:
-    """A folder, or a task, that is not free in time is a refusal; once it is free the same command does the work."""
+    """A folder or task that is not free in time is a refusal; once it is free, the same command does the work."""
     tiny.write("a.jsonl", make_items(5))
     line = "upsert-cli run a.jsonl --task-id t --if-running wait --wait-timeout 0.5"
     with _held(tiny):
@@ -149,7 +149,7 @@ def test_a_done_task_stays_done_where_it_cannot_be_restarted(tiny: Terminal, mak
 
 
 def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items) -> None:
-    """The last write of a runner that was killed may still be on its way: a restart waits for it without being asked to."""
+    """The last write of a killed runner may still be in progress: a restart waits for it without an option."""
     tiny.write("a.jsonl", make_items(5))
     with _held(tiny):
         tiny.type("upsert-cli run a.jsonl --task-id t", expect=4)
@@ -173,7 +173,7 @@ with Lease.take(Path(sys.argv[1]), Holder.this_process("of-the-dead")):
 
 @contextmanager
 def _held_by_an_orphan(terminal: Terminal) -> Iterator[Callable[[], None]]:
-    """Hold the folder's lease by a process whose parent was killed, and yield what ends it."""
+    """Hold the folder's lease by a process whose parent was killed; yield a function that ends it."""
     start = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', *sys.argv[1:]])"
     command = [sys.executable, "-c", start, ORPHAN, str(terminal.folder / "chroma" / LEASE_NAME)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
@@ -197,7 +197,7 @@ def _held_by_an_orphan(terminal: Terminal) -> Iterator[Callable[[], None]]:
     ],
 )
 def test_every_command_waits_for_the_writer_of_a_dead_one(tiny: Terminal, tiny_model: Path, line: str) -> None:
-    """A command that was killed may leave a write running: the next one, whatever it does, waits for its end and works."""
+    """After a kill a write may still be running: each next command waits for its end, and works."""
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     tiny.type("upsert-cli run a.jsonl --task-id t")
@@ -213,7 +213,7 @@ def test_every_command_waits_for_the_writer_of_a_dead_one(tiny: Terminal, tiny_m
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_waiting(tiny: Terminal, make_items: Items, number: signal.Signals) -> None:
-    """Who waits for a folder without a limit still dies by the first signal, and can be restarted."""
+    """A load that waits for a folder without a limit dies by the first signal, and can be restarted."""
     tiny.write("a.jsonl", make_items(5))
     with _held(tiny):
         process = tiny.start("upsert-cli run a.jsonl --task-id t --if-running wait")

@@ -1,4 +1,4 @@
-"""Files that were not made for us, through the whole command, compared with what plain Python reads in them."""
+"""Files from other tools, loaded by the whole command and compared with plain Python's reading."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_table_by_a_template(tiny: Terminal) -> None:
 
 
 def test_shards_without_ids(tiny: Terminal) -> None:
-    """Parquet shards without ids load with those made of their rows, lists stay lists, and ids are the same again."""
+    """Parquet shards without ids load with ids made from their rows, lists stay lists, and the ids are stable."""
     (tiny.folder / "hub").mkdir()
     rows = [{"text": f"text {n}", "label": n % 3, "tags": ["a", f"t{n}"], "meta": {"lang": "en"}} for n in range(30)]
     for shard in range(3):
@@ -86,7 +86,7 @@ def test_shards_without_ids(tiny: Terminal) -> None:
 
 
 def test_items_that_bring_their_vectors(tiny: Terminal) -> None:
-    """Own vectors are stored beside those of the model, and verified; a change is seen, and a vector of another size is a reject."""
+    """Own vectors are stored and verified; a change is noticed, and another dimension is a reject."""
     own = [[float(n == place) + 0.25 for place in range(384)] for n in range(6)]
     rows: list[dict[str, Any]] = [{"id": f"own{n}", "text": f"text {n}", "emb": vector} for n, vector in enumerate(own)]
     tiny.write("a.jsonl", [*rows, {"id": "embedded", "text": "no vector"}, {"id": "bad", "text": "x", "emb": [1.0]}])
@@ -130,7 +130,7 @@ def test_a_mapping_that_does_not_fit_makes_no_task(tiny: Terminal) -> None:
 
 
 def test_a_load_from_a_web_server_that_is_killed_goes_on_by_a_range(tiny: Terminal) -> None:
-    """After kill -9, a restart asks for what is behind the checkpoint and no more; the address' secret is not shown."""
+    """After kill -9, a restart requests only the bytes after the checkpoint; the secret in the address is not shown."""
     items = [json.dumps({"object_id": f"i{n}", "payload": {"text": f"text {n} " + "x" * 12_000}}) for n in range(400)]
     content = "".join(f"{item}\n" for item in items).encode()
     with web_server() as web:
@@ -144,7 +144,7 @@ def test_a_load_from_a_web_server_that_is_killed_goes_on_by_a_range(tiny: Termin
         web.pause = 0.0
         web.asked.clear()
         said += tiny.type("upsert-cli restart t").stderr
-        [wanted] = {wanted for _, wanted in web.asked} - {"bytes=0-0"}  # which asks what the file is like
+        [wanted] = {wanted for _, wanted in web.asked} - {"bytes=0-0"}  # which asks for the file's size and tag
         assert re.fullmatch(r"bytes=[1-9]\d*-", str(wanted))
         assert "s3cret" not in said
         tiny.type("upsert-cli restart t --from-start")

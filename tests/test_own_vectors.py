@@ -33,7 +33,7 @@ def _vector(number: int) -> list[float]:
 
 
 def _rows() -> list[dict[str, Any]]:
-    """Return rows of which the first three and the last have no usable vector, and one of the others has no text."""
+    """Return rows; the first three and the last have no usable vector, and one of the others has no text."""
     good: list[dict[str, Any]] = [
         {"object_id": f"id{n}", "payload": {"text": f"text {n}", "n": n, "vector": _vector(n)}} for n in range(6)
     ]
@@ -58,7 +58,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 
 
 def _plain(terminal: Terminal, code: str) -> Any:
-    """Run plain chromadb, in a process of its own, and return the JSON that it prints."""
+    """Run plain chromadb in another process, and return its JSON output."""
     start = "import json, chromadb\nclient = chromadb.PersistentClient('chroma')\n"
     done = run_python([sys.executable, "-c", start + code], folder=terminal.folder, environment=terminal.environment)
     assert done.returncode == 0, done.stderr.decode()
@@ -154,7 +154,7 @@ client.create_collection("unused").add(ids=["unused"], embeddings=[[1.0, 2.0]])
 
 
 def test_vectors_of_two_functions_do_not_mix(terminal: Terminal) -> None:
-    """Kept vectors go to the model that their collection's function names: others are refused, or cause a warning."""
+    """Kept vectors belong to the model of their collection's function: others are refused, or cause a warning."""
     _plain(terminal, FUNCTIONS)
     copy = "upsert-cli run chroma:chroma#{} --keep-vectors --collection {}"
     said = terminal.type(
@@ -175,7 +175,7 @@ def test_vectors_of_two_functions_do_not_mix(terminal: Terminal) -> None:
 
 
 def test_a_default_function_of_another_dimension_names_no_model(terminal: Terminal) -> None:
-    """Own vectors that Chroma's function cannot have made are copied and loaded like those of unknown origin."""
+    """Own vectors that Chroma's function cannot have made are copied and loaded like vectors of unknown origin."""
     _plain(terminal, FUNCTIONS)
     said = terminal.type("upsert-cli run chroma:chroma#unused --keep-vectors --collection copy --task-id t").stderr
     assert "upsert-cli query --vector FILE" in said and terminal.info("t")["model"] == "none"
@@ -239,12 +239,12 @@ def test_the_command_after_an_export_can_succeed(loaded: Terminal) -> None:
     ],
 )
 def test_what_is_no_vector_is_a_usage_error(loaded: Terminal, options: str, said: str) -> None:
-    """A value that cannot be a vector of the collection is named, before anything is asked."""
+    """A value that cannot be a vector of the collection is named before anything is opened."""
     assert re.search(said, loaded.type(f"upsert-cli query {options}", expect=2).stderr)
 
 
 def test_the_query_of_other_collections(tiny: Terminal) -> None:
-    """A vector finds records that a model embedded, and those of a program that names no model, without a model."""
+    """A vector finds records that a model embedded, and another program's records, without a model."""
     tiny.write("a.jsonl", [{"object_id": str(n), "payload": {"text": f"text {n}"}} for n in range(3)])
     tiny.type("upsert-cli run a.jsonl")
     tiny.env["UPSERT_CLI_MODEL_CACHE"] = str(tiny.folder / "no-models")
@@ -257,7 +257,7 @@ def test_the_query_of_other_collections(tiny: Terminal) -> None:
 
 
 def test_a_query_names_the_model_of_own_vectors(tiny: Terminal, tiny_model: Path) -> None:
-    """A text finds vectors that were made elsewhere if the user names their model, and if it has their dimension."""
+    """A text finds vectors from elsewhere if the user names their model and the dimension fits."""
     tiny.write("a.jsonl", [{"object_id": str(n), "payload": {"text": f"text {n}"}} for n in range(3)])
     tiny.type("upsert-cli run a.jsonl")
     rows = [
@@ -328,7 +328,7 @@ def test_a_killed_load_continues(terminal: Terminal) -> None:
     terminal.type("upsert-cli restart t", expect=3)
     assert terminal.records(vectors=True) == terminal.records("whole", vectors=True)
     counts = terminal.info("t")["counts"]
-    assert counts["inserted"] + counts["unchanged"] == 899  # what was written before the kill, and not yet committed
+    assert counts["inserted"] + counts["unchanged"] == 899  # written before the kill and not yet committed
 
 
 def test_rows_come_and_go(terminal: Terminal) -> None:
@@ -359,7 +359,7 @@ def test_rows_come_and_go(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("damage", ["lost", "cut"])
 def test_a_damaged_index_is_rebuilt_from_the_sources(terminal: Terminal, damage: str) -> None:
-    """Only the sources have the vectors: a repair reads those of each task, and without a task it is refused."""
+    """Only the sources have the vectors: a repair reads those of each task, and is refused without a task."""
     terminal.write("a.jsonl", _many(1100, mark="first"))
     terminal.write("b.jsonl", _many(1050, mark="second"))
     for name in "ab":

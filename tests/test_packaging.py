@@ -1,4 +1,4 @@
-"""The metadata of the package: the requirements are those of the code, and the documents name the same ones."""
+"""The metadata of the package: its requirements match the code, and the documents name the same ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _imported(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["upsert_cli", "tests"])
 def test_every_import_is_declared(folder: str) -> None:
-    """Each package that the code or a test imports is a requirement of its own, even if another one brings it."""
+    """Each package that the code or a test imports is a direct requirement, even if another package requires it."""
     distributions = packages_distributions()
     undeclared = {
         name
@@ -98,7 +98,7 @@ def test_printed_requirements_are_those_of_the_package() -> None:
 
 
 def test_the_source_distribution_can_be_tested(tmp_path: Path) -> None:
-    """It has all tests, samples and documents, and no build left-overs; its licence is an SPDX expression."""
+    """The sdist has all tests, samples and documents, and no build leftovers; its licence is an SPDX expression."""
     source = tmp_path / "source"
     unwanted = shutil.ignore_patterns(".venv", ".git", ".*_cache", ".hypothesis", "build", "dist", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=unwanted)

@@ -35,7 +35,7 @@ def home_with_chromas_model(terminal: Terminal, model: Model) -> Path:
 
 
 def test_a_plain_client_finds_what_was_loaded(terminal: Terminal, home_with_chromas_model: Path) -> None:
-    """`query(query_texts=...)` of a client that knows nothing of us gives sensible answers."""
+    """A plain client's `query(query_texts=...)` gives sensible answers."""
     terminal.type(f"upsert-cli run {SAMPLES / 'articles.jsonl'}")
     topics = {
         item["object_id"]: item["payload"]["topic"]

@@ -1,4 +1,4 @@
-"""What the tool keeps is for its user alone, whatever the umask, and is never written through a link."""
+"""The tool's files are private to their user under any umask, and never written through a link."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ REPLACED = {
 
 @pytest.fixture
 def victim(tiny: Terminal) -> Path:
-    """Return a file that is to stay as it is, in a folder with a task t that has a reject."""
+    """Return a file that must not change, in a folder with a task t that has a reject."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}, {"object_id": ""}])
     tiny.type("upsert-cli run a.jsonl --task-id t", expect=3)
     path = tiny.folder / "victim"
@@ -83,7 +83,7 @@ def _assert_untouched(victim: Path) -> None:
 
 
 def test_no_file_is_opened_through_a_link(tiny: Terminal, victim: Path) -> None:
-    """A link in place of a file of ours is one clear error, and what it points to stays as it is."""
+    """A link in place of one of our files is one clear error, and its target stays unchanged."""
     for name, line in REFUSED.items():
         planted = tiny.folder / name
         kept = planted.rename(tiny.folder / "kept") if planted.exists() else None
@@ -100,7 +100,7 @@ def test_no_file_is_opened_through_a_link(tiny: Terminal, victim: Path) -> None:
 
 
 def test_no_file_is_replaced_through_a_link(tiny: Terminal, victim: Path) -> None:
-    """Where a file of ours is replaced as a whole, it is the link that goes, not what it points to."""
+    """Where one of our files is replaced completely, the link is replaced and its target stays."""
     for name, line in REPLACED.items():
         planted = tiny.folder / name
         planted.unlink(missing_ok=True)

@@ -61,7 +61,7 @@ def test_tables_of_chroma(columns: dict[str, set[str]], table: str) -> None:
 
 
 def test_migrations_of_chroma(tmp_path: Path) -> None:
-    """The last migrations are known, so that a folder of an older version is noticed before it is upgraded."""
+    """The last migrations are known, so that an older version's folder is noticed before it is upgraded."""
     chromadb.PersistentClient(str(tmp_path)).create_collection("any", embedding_function=None)
     with reading(tmp_path) as database:
         found = applied_migrations(database)

@@ -1,4 +1,4 @@
-"""`query`: the nearest records by the collection's own model, beside a load as well, and nothing is written."""
+"""`query`: the nearest records by the collection's own model, even during a load, without writing anything."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _item(number: int, *, mark: str = "first") -> dict[str, Any]:
 
 
 def _plain(terminal: Terminal, code: str) -> None:
-    """Run some lines of plain chromadb in the folder of the collections, in a process of their own."""
+    """Run some lines of plain chromadb in the folder of the collections, in another process."""
     start = "import chromadb\nclient = chromadb.PersistentClient('chroma')\n"
     program = [sys.executable, "-c", start + code]
     assert run_python(program, folder=terminal.folder, environment=terminal.environment).returncode == 0
@@ -50,7 +50,7 @@ def _hits(terminal: Terminal, line: str) -> list[dict[str, Any]]:
 
 
 def test_each_text_finds_its_own_record(loaded: Terminal) -> None:
-    """The text of an item finds it first, at no distance, with document and metadata; a filter leaves others out."""
+    """An item's text finds it first, at no distance, with document and metadata; a filter leaves others out."""
     item = _item(7)
     text = item["payload"]["text"]
     done = json.loads(loaded.type(f"upsert-cli query '{text}' -n 3 --json").stdout)
@@ -70,7 +70,7 @@ def test_each_text_finds_its_own_record(loaded: Terminal) -> None:
 
 
 def test_the_table_is_whole_in_a_pipe_and_short_on_a_terminal(loaded: Terminal) -> None:
-    """What a document holds is shown and never obeyed; only a terminal gets just its start."""
+    """Markup and escapes in a document are shown as text, and only a terminal shortens documents."""
     line = "upsert-cli query 'red two lines' -n 40"
     piped = loaded.type(line).stdout
     rows = [row.split("\t") for row in piped.splitlines()]
@@ -161,7 +161,7 @@ def test_errors_say_what_to_do(odd_folder: Path, tiny: Terminal, error: tuple[st
 
 @pytest.fixture(scope="module")
 def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a Chroma folder made by others: an empty collection, one of another dimension, one without a function."""
+    """Return another program's Chroma folder: an empty collection, one of another dimension, one without a function."""
     folder = tmp_path_factory.mktemp("odd")
     code = (
         "client.create_collection('empty')\nclient.create_collection('default').add(ids=['a'], embeddings=[[1.0] * 384])\n"

@@ -23,7 +23,7 @@ def _statuses(terminal: Terminal) -> dict[str, str]:
 
 
 def test_queued_tasks_are_run_the_oldest_first(tiny: Terminal, make_items: Items) -> None:
-    """`run --enqueue` prints an id and loads nothing; `work` runs all, with standard input as it was, and then ends."""
+    """`run --enqueue` prints an id and loads nothing; `work` runs all tasks, standard input included, and ends."""
     tiny.write("a.jsonl", make_items(3))
     tiny.write("b.jsonl", [{"object_id": "b", "payload": {"text": "b"}}, {"object_id": ""}])
     first = tiny.type("upsert-cli run a.jsonl --enqueue")
@@ -143,7 +143,7 @@ def test_a_task_that_was_not_queued_is_left_alone(tiny: Terminal, make_items: It
 
 
 def test_a_worker_reports_damage_once_after_the_task(terminal: Terminal, make_items: Items) -> None:
-    """Damage found in the journal is reported once, after the task during which it was found."""
+    """Damage in the journal is reported once, after the task during which it was found."""
     source = terminal.write("a.jsonl", make_items(3))
     terminal.type("upsert-cli run a.jsonl --enqueue --task-id t")
     (terminal.journal / "tasks-000001.json").write_text("damaged")

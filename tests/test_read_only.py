@@ -1,4 +1,4 @@
-"""A Chroma folder that cannot be written: what only reads works, writes nothing into it, and says what it cannot do."""
+"""A read-only Chroma folder: reading commands work and write nothing into it, and others name the obstacle."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ subprocess.run(["mount", "-o", "remount,bind,ro", "chroma"], check=True)
 
 @pytest.fixture
 def loaded(tiny: Terminal, tiny_model: Path, make_items: Items) -> Terminal:
-    """Return a terminal with a load, and temporary files of its own."""
+    """Return a terminal with a load and a private temporary folder."""
     for command in ("VERIFY", "QUERY"):
         tiny.env[f"UPSERT_CLI_{command}_MODEL_PATH"] = str(tiny_model)
     tiny.env["TMPDIR"] = str(tiny.folder / "temporary")
@@ -58,7 +58,7 @@ def _contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
 
 @pytest.fixture(scope="module")
 def mounting() -> Iterator[Forker]:
-    """Yield a server of processes that see what none of the others do: the folders that they mount read-only."""
+    """Yield a server whose processes alone see the folders that they mount read-only."""
     with closing(Forker(["unshare", "-rm"])) as server:
         yield server
 
@@ -90,7 +90,7 @@ def _mounts() -> bool:
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
 @pytest.mark.parametrize("line", READING)
 def test_a_read_only_mount_is_read(mounting: Forker, loaded: Terminal, line: str) -> None:
-    """Commands that only read work on a read-only mount, and a load says what stands in its way; no byte changes."""
+    """Reading commands work on a read-only mount, and a load names the obstacle; no byte changes."""
     before = _contents(loaded.folder / "chroma")
     done = _on_a_read_only_mount(mounting, loaded, line)
     assert done.returncode == READING[line], done.stderr
@@ -104,7 +104,7 @@ def test_a_read_only_mount_is_read(mounting: Forker, loaded: Terminal, line: str
 
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
 def test_what_reading_would_flush_is_read_from_a_copy(mounting: Forker, loaded: Terminal) -> None:
-    """A collection of which reading alone would write the index files is read on a read-only mount too."""
+    """A collection whose index files would be written by reading alone is read from a copy on a read-only mount."""
     program = [sys.executable, "-c", QUEUE]
     assert run_python(program, folder=loaded.folder, environment=loaded.environment).returncode == 0
     before = _contents(loaded.folder / "chroma")

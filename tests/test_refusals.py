@@ -1,4 +1,4 @@
-"""What a refusal advises can be pasted and succeeds, and answers the command that was given."""
+"""The advice in a refusal can be pasted and succeeds, and fits the command that was given."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _advised(said: str, wanted: str) -> str:
 def test_a_deletion_that_was_refused_names_the_limit_that_suffices(
     tiny: Terminal, make_items: Items, again: str
 ) -> None:
-    """However often it is refused; the command that it prints ends with 0, and keeps the new limit."""
+    """Even after several refusals, the printed command ends with 0 and keeps the new limit."""
     tiny.write("b.jsonl", make_items(20))
     tiny.type("upsert-cli run b.jsonl --delete-missing --scope s -q")
     tiny.write("b.jsonl", make_items(2))
@@ -36,7 +36,7 @@ def test_a_deletion_that_was_refused_names_the_limit_that_suffices(
 
 
 def test_a_rehearsal_of_too_many_deletions_names_no_task(tiny: Terminal, make_items: Items) -> None:
-    """There is none to restart; the limit that suffices is named all the same."""
+    """A dry run has no task to restart, but names the sufficient limit."""
     tiny.write("b.jsonl", make_items(20))
     tiny.type("upsert-cli run b.jsonl --delete-missing --scope s -q")
     tiny.write("b.jsonl", make_items(5))
@@ -78,7 +78,7 @@ def test_a_limit_can_be_tightened_and_is_kept_by_a_queued_task(tiny: Terminal) -
 
 
 def test_a_limit_that_is_of_no_use_to_a_task_is_a_usage_error(tiny: Terminal, make_items: Items) -> None:
-    """As it is for `run`; nothing is changed."""
+    """A limit that has no effect on a task is a usage error as for `run`, and nothing is changed."""
     tiny.write("a.jsonl", make_items(2))
     tiny.type("upsert-cli run a.jsonl --task-id t")
     assert "deletes nothing" in tiny.type("upsert-cli restart t --max-delete 5", expect=2).stderr
@@ -87,7 +87,7 @@ def test_a_limit_that_is_of_no_use_to_a_task_is_a_usage_error(tiny: Terminal, ma
 
 
 def test_the_help_of_failed_only_says_when_it_applies(terminal: Terminal) -> None:
-    """It does not help where the source itself was corrected."""
+    """The help says that --failed-only does not reload a corrected source."""
     help_text = " ".join(terminal.type("upsert-cli restart --help").stdout.split())
     assert "once a cause outside the sources is removed" in help_text
     assert "If the sources changed, use --from-start" in help_text
@@ -98,7 +98,7 @@ def test_the_help_of_failed_only_says_when_it_applies(terminal: Terminal) -> Non
 def test_verify_of_a_changed_source_says_what_can_still_be_verified(
     tiny: Terminal, make_items: Items, line: str, change: str
 ) -> None:
-    """Not how to load it again: that was not asked. What it advises works."""
+    """The message says what can still be verified rather than how to load the source again, and its advice works."""
     path = tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id d -q")
     tiny.write("a.jsonl", make_items(5)) if change == "grown" else path.unlink()

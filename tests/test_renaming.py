@@ -1,4 +1,4 @@
-"""`collections rename`: nothing is lost, whatever ends it, and no task continues in another collection."""
+"""`collections rename`: nothing is lost however it ends, and no task continues in another collection."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_target_in_use_is_refused(loaded: Terminal) -> None:
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_death_between_the_steps_is_completed_by_the_same_command(loaded: Terminal, step: int) -> None:
-    """Both collections are whole under some name after each step, and the same command makes the rest of the steps."""
+    """After each step both collections are whole under some name, and the same command completes the rest."""
     old, new = loaded.records("old", vectors=True), loaded.records("new", vectors=True)
     aside = "old.before-20261128T120000Z"
     with plain_client(replace(a_target(loaded.folder), path=str(loaded.folder / "chroma"))) as client:
@@ -125,7 +125,7 @@ def test_a_death_between_the_steps_is_completed_by_the_same_command(loaded: Term
 
 
 def test_a_failure_of_the_second_step_undoes_the_first(tmp_path: Path) -> None:
-    """If the collection cannot be renamed, the one that it was to replace has its name again."""
+    """If the collection cannot be renamed, the collection that it was to replace gets its name back."""
     target = replace(a_target(tmp_path), collection="new")
     for name in ("old", "new"):
         with opened(replace(target, collection=name)) as (store, _):
@@ -206,7 +206,7 @@ def test_unfinished_tasks_follow_a_rename_that_died(tiny: Terminal, steps: int, 
 
 
 def test_a_task_of_another_journal_does_not_continue_in_a_new_collection(tiny: Terminal) -> None:
-    """It says that its collection was deleted or renamed, and creates none."""
+    """The task reports that its collection was deleted or renamed, and creates no other."""
     bad = [{"object_id": "0", "payload": {"text": "x"}}, {"object_id": "bad", "payload": {}}]
     tiny.write("a.jsonl", bad)
     tiny.type("upsert-cli run a.jsonl --task-id t --collection docs --batch-size 1 --max-failures 0", expect=1)

@@ -15,9 +15,9 @@ from upsert_cli.journal.receipts import Loaded
 from upsert_cli.pipeline.batch import BatchOutcome
 from upsert_cli.sources.item import START
 
-BAD = "horse"  # the word of which the model of these tests makes no number
+BAD = "horse"  # the word for which the model of these tests returns NaN
 
-# Each id with the texts of its rows; what stands in the collection in the end is the last one that is good.
+# Each id with the texts of its rows; the collection ends with the last good one.
 TEXTS = {
     "good": ["one", "two", "three"],
     "late": ["one", "two", f"a {BAD}"],
@@ -80,7 +80,7 @@ def test_the_last_good_row_wins_whatever_the_batch_size(repeating: Terminal, siz
 
 
 def test_rows_that_end_their_worker_are_not_expected(repeating: Terminal) -> None:
-    """Such a row is a reject of the stage `other`: what verify expects is the row before it, and it offers no repair."""
+    """Such a row is a reject of the stage `other`: verify expects the row before it, and offers no repair."""
     repeating.type("upsert-cli run a.jsonl --task-id t", expect=3)
     path = next((repeating.journal / "rejects").glob("t.jsonl"))
     path.write_text(path.read_text().replace("on_inference", "other"))
@@ -88,7 +88,7 @@ def test_rows_that_end_their_worker_are_not_expected(repeating: Terminal) -> Non
 
 
 def test_loading_again_changes_nothing(repeating: Terminal) -> None:
-    """What took a bad row's place is found unchanged, embedded no more; a retry of the bad rows leaves it alone."""
+    """The row that replaced a bad one is unchanged and not embedded again; a retry of the bad rows leaves it alone."""
     repeating.type("upsert-cli run a.jsonl --task-id t", expect=3)
     before = repeating.records(vectors=True)
     repeating.type("upsert-cli run a.jsonl --task-id again", expect=3)
@@ -116,7 +116,7 @@ def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
 
 
 def test_split_items_replace_each_other_as_a_whole(repeating: Terminal) -> None:
-    """With --split no part of the bad row stays beside those of the one that took its place."""
+    """With --split, no chunk of the bad row remains next to the chunks of its replacement."""
     rows: list[dict[str, Any]] = [
         {"object_id": "a", "payload": {"text": "short and good"}},
         {"object_id": "a", "payload": {"text": "a good part of many words. " * 20 + f"\n\nand then a {BAD}"}},

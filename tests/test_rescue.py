@@ -82,7 +82,7 @@ def test_an_older_folder_is_a_source(tiny: Terminal, version: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.4.24", "1.0.20"])
 def test_vectors_of_an_older_folder_come_from_a_copy(tiny: Terminal, version: str) -> None:
-    """With --keep-vectors a copy is upgraded and read, and the folder stays as it was."""
+    """With --keep-vectors, a copy of the folder is upgraded and read, and the folder stays unchanged."""
     before = content_of(older_folder(version, tiny.folder / "old"))
     tiny.type("upsert-cli run chroma:old#kinds --keep-vectors --collection kinds")
     found = tiny.records("kinds", vectors=True)
@@ -99,7 +99,7 @@ def _damage(folder: Path) -> None:
 
 
 def test_a_damaged_index_costs_vectors_and_no_records(tiny: Terminal) -> None:
-    """The documents are embedded; only --keep-vectors needs the index, and says what is wrong with it."""
+    """The documents are embedded; only --keep-vectors needs the index, and names the damage."""
     records = some_records(1_100)  # more than Chroma keeps in its queue
     write_records(tiny, records)
     _damage(tiny.folder / "old")
@@ -112,7 +112,7 @@ def test_a_damaged_index_costs_vectors_and_no_records(tiny: Terminal) -> None:
 
 
 def test_a_damaged_part_of_the_database_costs_the_records_in_it(tiny: Terminal) -> None:
-    """These are rejected by name, and all others are loaded."""
+    """The records in the damaged part are rejected by name, and all others are loaded."""
     records = some_records(1_100)
     write_records(tiny, records)
     path = tiny.folder / "old" / "chroma.sqlite3"
@@ -144,7 +144,7 @@ _SPOILED = {
 
 @pytest.mark.parametrize("part", _SPOILED)
 def test_a_damaged_byte_of_text_costs_one_record(tiny: Terminal, part: str) -> None:
-    """A text in the tables that is no UTF-8 any more rejects its own record by name, and no other."""
+    """A text in the tables that is no longer UTF-8 rejects only its own record, by name."""
     records = some_records(20)
     write_records(tiny, records)
     with closing(sqlite3.connect(tiny.folder / "old" / "chroma.sqlite3")) as database, database:
@@ -194,7 +194,7 @@ def test_other_databases_of_a_folder_are_left_alone(tiny: Terminal) -> None:
 
 
 def test_queued_changes_are_read(blocked: Terminal) -> None:
-    """Changes behind a row that blocks the queue count as if the tables had them; that row is rejected by name."""
+    """Changes after a row that blocks the queue count as if they had been applied; that row is rejected by name."""
     tiny = blocked
     before = content_of(tiny.folder / "old")
     tiny.type("upsert-cli run chroma:old#docs --collection docs --task-id one", expect=3)

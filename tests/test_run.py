@@ -1,4 +1,4 @@
-"""`run` and what it leaves behind, typed as a user types it; everything is real, the model included."""
+"""`run` and its results, typed as a user types it; everything is real, including the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE = {"object_id": "obj-1", "payload": {"text": "deep learning paper"}}
 
 
 def test_the_example_item_becomes_a_task_and_a_record(terminal: Terminal) -> None:
-    """The item of the API's own example is loaded by the real model, and its task is as the contract says."""
+    """The item of the API's own example is loaded by the real model, and its task has the contract's form."""
     terminal.write("a.jsonl", [EXAMPLE])
     terminal.type("upsert-cli run a.jsonl --task-id task-123")
     task = terminal.info("task-123")
@@ -58,7 +58,7 @@ def test_the_same_task_id_again_does_no_work(terminal: Terminal) -> None:
     ],
 )
 def test_another_load_under_a_taken_id_is_refused(tiny: Terminal, other: str, difference: str) -> None:
-    """A task id stands for one load; another one under it is refused with what differs, and nothing is written."""
+    """A task id stands for one load; another load under it is refused with the differences, and nothing is written."""
     tiny.write("a.jsonl", [EXAMPLE | {"payload": {"text": "a", "title": "b"}}])
     tiny.write("b.jsonl", [EXAMPLE])
     tiny.type("upsert-cli run a.jsonl --task-id task-123")
@@ -152,7 +152,7 @@ def test_two_items_that_swap_their_texts_are_both_seen(tiny: Terminal) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_the_last_of_a_repeated_id_wins(tiny: Terminal, batch: int) -> None:
-    """Wherever the rows of one id stand, the last one is what the collection holds, and the counts add up."""
+    """Wherever the rows of one id are, the collection holds the last one, and the counts add up."""
     rows = [_item("a", "first"), _item("b", "only"), _item("a", "second"), _item("a", "second"), _item("a", "last")]
     tiny.write("a.jsonl", rows)
     summary = json.loads(tiny.type(f"upsert-cli run a.jsonl --batch-size {batch} --json").stdout.splitlines()[-1])
@@ -171,7 +171,7 @@ def test_force_writes_again_what_has_not_changed(tiny: Terminal, make_items: Ite
 
 
 def test_bad_rows_cost_nobody_else(tiny: Terminal) -> None:
-    """Every good row of the file with all kinds of bad rows is loaded, every bad one named with its place."""
+    """In a file with all kinds of bad rows, every good row is loaded and every bad row is named with its position."""
     tiny.type(f"upsert-cli run {SAMPLES / 'mixed_errors.jsonl'} --task-id mixed", expect=3)
     task = tiny.info("mixed")
     counts = task["counts"]
@@ -195,7 +195,7 @@ def test_max_failures_stops_the_task(tiny: Terminal) -> None:
 
 
 def test_standard_input_is_spooled_and_can_be_read_again(tiny: Terminal, make_items: Items) -> None:
-    """What came through a pipe is kept, so that a restart can read it again."""
+    """Input from a pipe is kept, so that a restart can read it again."""
     text = "".join(json.dumps(item) + "\n" for item in make_items(10))
     tiny.type("upsert-cli run - --task-id piped", stdin=text)
     assert len(tiny.records()) == 10
@@ -246,7 +246,7 @@ def test_id_and_text_fields_map_other_shapes(tiny: Terminal) -> None:
 
 
 def test_a_missing_text_field_stops_before_there_is_a_task(tiny: Terminal) -> None:
-    """If the first item has no text where it is looked for, its fields are named and nothing is created."""
+    """If the first item has no text field, its fields are listed and nothing is created."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"title": "t", "body": "b"}}])
     error = tiny.type("upsert-cli run a.jsonl", expect=2).stderr
     assert "title" in error
@@ -308,7 +308,7 @@ def test_an_empty_file_is_done(tiny: Terminal) -> None:
     ],
 )
 def test_usage_errors_exit_with_2(terminal: Terminal, line: str) -> None:
-    """What cannot be meant is a usage error: one line that says why, and no task."""
+    """A usage error is one line with the reason, and creates no task."""
     terminal.write("a.jsonl", [EXAMPLE])
     terminal.write("a.txt", [EXAMPLE])
     done = terminal.type(line, expect=2)

@@ -30,7 +30,7 @@ def _here(command: str, terminal: Terminal) -> str:
 
 
 def _run(command: list[str], terminal: Terminal, env: dict[str, str]) -> tuple[int, str]:
-    """Run a command with nothing but `env`, in a session of its own, and return its exit code and all that it printed."""
+    """Run a command with nothing but `env` in its own session; return its exit code and its output."""
     env = BARE | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ} | env
     env["UPSERT_CLI_RUN_MODEL_PATH"] = terminal.env["UPSERT_CLI_RUN_MODEL_PATH"]
     done = subprocess.run(
@@ -68,7 +68,7 @@ def test_the_line_of_the_crontab_works(tiny: Terminal) -> None:
 
 
 def test_the_service_and_the_timer_work(tiny: Terminal) -> None:
-    """The service's command runs with its own variables alone, without a home, and its files are sound to systemd where it is there."""
+    """The service's command runs without a home and with only its own variables, and systemd accepts both files."""
     service, timer = (configparser.ConfigParser(interpolation=None, strict=False) for _ in range(2))
     service.optionxform = timer.optionxform = str  # type: ignore[assignment, method-assign]
     for parser, text in zip((service, timer), blocks(PAGE, "ini"), strict=True):

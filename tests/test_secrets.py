@@ -63,7 +63,7 @@ def secretive(tiny: Terminal, make_items: Items) -> Terminal:
 
 
 def test_no_command_shows_or_keeps_a_secret(secretive: Terminal) -> None:
-    """Loads that end well, with rejects, or badly, and all that is asked about them, never tell what was secret."""
+    """Loads that end well, with rejects, or badly, and all commands that show them, print no secret."""
     said = [
         secretive.type(line, expect=None)
         for line in (
@@ -97,7 +97,7 @@ def test_json_about_an_error_shows_no_secret(terminal: Terminal) -> None:
 
 
 def test_no_process_has_a_secret_on_its_command_line(secretive: Terminal) -> None:
-    """While a load runs, nobody finds a secret among the processes of the machine."""
+    """During a load, no process of the machine has a secret on its command line."""
     secretive.forks = False
     process = secretive.start("upsert-cli run a.jsonl")
     seen = ""
@@ -112,7 +112,7 @@ def test_no_process_has_a_secret_on_its_command_line(secretive: Terminal) -> Non
 
 @pytest.fixture
 def unwilling() -> Iterator[str]:
-    """Yield host and port of a server, or of a proxy, that refuses whatever it is asked."""
+    """Yield host and port of a server, or a proxy, that refuses every request."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _refuse(self) -> None:
@@ -131,7 +131,7 @@ def unwilling() -> Iterator[str]:
 
 @pytest.mark.parametrize("broken", ["refusing places", "refusing proxy", "no port"])
 def test_a_model_that_cannot_be_fetched_shows_no_secret(secretive: Terminal, unwilling: str, broken: str) -> None:
-    """What the hub's client and pip say about addresses and tokens comes out without them."""
+    """Messages from the hub's client and from pip about addresses and tokens contain no secret."""
     del secretive.env["UPSERT_CLI_RUN_MODEL_PATH"]
     address = f"http://user:{ENCODED}@{'127.0.0.1:port' if broken == 'no port' else unwilling}"
     secretive.env |= {"UPSERT_CLI_MODEL_CACHE": str(secretive.folder / "cache"), "PIP_CONFIG_FILE": "/dev/null"}
@@ -160,7 +160,7 @@ def test_a_model_that_cannot_be_fetched_shows_no_secret(secretive: Terminal, unw
     ],
 )
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, said: str, shown: str) -> None:
-    """Passwords in addresses, and what the environment holds as secret, are masked; addresses stay readable."""
+    """Passwords in addresses and secrets in the environment are masked; addresses stay readable."""
     monkeypatch.setenv("HF_TOKEN", MARKER)
     monkeypatch.setenv("PIP_INDEX_URL", f"http://user:{ENCODED}@host/simple")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
@@ -209,7 +209,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", [*HELD, *IN_FILES])
 def test_a_secret_is_masked_by_its_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, form: str) -> None:
-    """Whatever variable or file has it, and in whatever form it comes back, it is masked; the file's name is not."""
+    """A secret from any variable or file is masked in any of its forms; the file's name is not."""
     value, secret = (HELD | IN_FILES)[name]
     path = tmp_path / "secret-file"
     if name in IN_FILES:
@@ -234,13 +234,13 @@ def test_a_short_or_public_value_is_not_masked(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_what_is_masked_is_masked_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a secret at the place where a long message is cut off, no part is left."""
+    """A secret at the point where a long message is cut leaves no trace."""
     monkeypatch.setenv("HF_TOKEN", "0123456789" * 5)
     assert "0123456789" not in reason(ValueError("x" * (DETAIL_CHARACTERS - 20) + " " + "0123456789" * 5))
 
 
 def test_libraries_that_write_to_stderr_show_no_secret(terminal: Terminal) -> None:
-    """What is written to standard error by other means than ours is masked, too."""
+    """Output of libraries to standard error is masked, too."""
     terminal.env["HF_TOKEN"] = MARKER
     code = f"from upsert_cli.cli.display.streams import reliable_streams; import logging\nwith reliable_streams(): logging.error({MARKER!r})"
     done = subprocess.run(
@@ -268,7 +268,7 @@ def test_libraries_that_write_to_stderr_show_no_secret(terminal: Terminal) -> No
     ],
 )
 def test_a_message_shows_no_query_of_an_address(said: str, shown: str) -> None:
-    """Whatever quotes the address, and also where its scheme is misspelled; what is no query stays."""
+    """A query is masked wherever an address is quoted, even with a misspelled scheme; other text stays."""
     assert in_message(said) == shown
 
 

@@ -44,7 +44,7 @@ SIGNED = {
 
 @pytest.mark.parametrize("query", SIGNED.values(), ids=SIGNED)
 def test_an_address_that_is_signed_again_is_the_same_source(query: str) -> None:
-    """Whatever is signed besides, and whether the signature comes before or after it."""
+    """A new signature does not matter, whatever else is signed and wherever the signature is in the address."""
     for address in ("https://host/a.jsonl?{}", "https://host/a.jsonl?page=1&{}", "https://host/a.jsonl?{}&page=1"):
         one, other = (source_name(address.format(query.replace("{n}", n))) for n in "12")
         assert one == other
@@ -78,7 +78,7 @@ def test_any_other_parameter_makes_another_source(one: str, other: str) -> None:
 
 
 def test_another_page_under_the_same_task_id_is_refused(tiny: Terminal, web: WebServer) -> None:
-    """It is another load; nothing of it is written, and the message names no query."""
+    """Another page is another load; none of its rows is written, and the message names no query."""
     tiny.type(f"upsert-cli run '{web.address}/a.jsonl?page=1&key=S3CRET' --task-id x", expect=2)
     tiny.type(f"upsert-cli run '{web.address}/a.jsonl?page=1' --task-id x")
     done = tiny.type(f"upsert-cli run '{web.address}/a.jsonl?page=2' --task-id x", expect=4)
@@ -89,7 +89,7 @@ def test_another_page_under_the_same_task_id_is_refused(tiny: Terminal, web: Web
 
 
 def test_pages_of_one_path_are_read_each_for_itself(tiny: Terminal, web: WebServer) -> None:
-    """In one task, and once more from its start; in another order it is another load."""
+    """Pages are read separately in one task, and again from its start; another order is another load."""
     pages = [f"'{web.address}/a.jsonl?page={n}'" for n in (1, 2, 3)]
     tiny.type(f"upsert-cli run {' '.join([*pages, pages[0]])} --task-id x")
     assert len(tiny.records()) == 15
@@ -114,7 +114,7 @@ def test_the_row_ids_of_pages_differ(tiny: Terminal, web: WebServer) -> None:
 
 
 def test_a_mirror_of_a_page_deletes_nothing_of_another(tiny: Terminal, web: WebServer) -> None:
-    """Each page has a scope of its own; a signature has not."""
+    """Each page has its own scope; a signature does not change it."""
     for n in (1, 2):
         tiny.type(f"upsert-cli run '{web.address}/a.jsonl?page={n}' --delete-missing")
     assert len(tiny.records()) == 10

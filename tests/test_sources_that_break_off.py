@@ -41,7 +41,7 @@ def _zstd_without_its_end(folder: Path, items: list[dict[str, Any]]) -> Broken:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as file:
         file.write(_lines(items))
-        file.flush()  # ends the block, so that all rows can be inflated without what follows
+        file.flush()  # ends the block, so that all rows can be inflated without the rest
     (folder / "a.jsonl.zst").write_bytes(sink.getvalue().to_pybytes()[:-2])
     return "a.jsonl.zst", len(items)
 
@@ -101,7 +101,7 @@ def test_the_rows_before_the_break_are_committed(
     ["--template '{text}'", "--metadata-fields number,absent", "--split", "--delete-missing", "--force", "--verify"],
 )
 def test_with_any_option(tiny: Terminal, make_items: Items, options: str) -> None:
-    """No option lets rows before the break get lost, also none whose fields are looked for before there is a task."""
+    """No option loses rows before the break, even if their fields are checked before the task is created."""
     names, readable = _gzip_without_its_end(tiny.folder, make_items(20))
     said = tiny.type(f"upsert-cli run {names} --task-id t {options}", expect=None)
     if "absent" in options:
@@ -114,7 +114,7 @@ def test_with_any_option(tiny: Terminal, make_items: Items, options: str) -> Non
 
 
 def test_a_row_that_replaces_a_refused_one_at_the_break(tiny: Terminal, make_items: Items) -> None:
-    """In the last batch before the break, as in any other, a row takes the place of a later one that is rejected."""
+    """In the last batch before the break, as in any other, an earlier row replaces a rejected one."""
     items = [*make_items(3), {"object_id": "obj-00001", "payload": {"text": ""}}, {"object_id": "obj-00002"}]
     names, _ = _gzip_without_its_end(tiny.folder, items)
     tiny.type(f"upsert-cli run {names} --task-id t", expect=1)
@@ -133,7 +133,7 @@ def test_a_worker_commits_them_too(tiny: Terminal, make_items: Items) -> None:
 
 @pytest.mark.parametrize("options", ["", "--no-compare", "--delete-missing"])
 def test_a_dry_run_counts_them(tiny: Terminal, make_items: Items, options: str) -> None:
-    """A dry run says what would be committed, why the load would fail, and exits like it."""
+    """A dry run counts the rows that would be committed, gives the reason of the failure, and exits like the load."""
     names, readable = _gzip_without_its_end(tiny.folder, make_items(20))
     done = tiny.type(f"upsert-cli run {names} --dry-run {options} --json", expect=1)
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -144,7 +144,7 @@ def test_a_dry_run_counts_them(tiny: Terminal, make_items: Items, options: str) 
 
 
 def test_a_mirror_deletes_nothing(tiny: Terminal, make_items: Items) -> None:
-    """Whatever a source that breaks off does not hold stays in the collection; once it is whole, the rest goes."""
+    """Records that a broken source does not contain stay in the collection; once it is whole, they are deleted."""
     tiny.write("a.jsonl", make_items(30))
     tiny.type("upsert-cli run a.jsonl --delete-missing --scope s")
     names, _ = _gzip_without_its_end(tiny.folder, make_items(28, mark="second"))
@@ -168,7 +168,7 @@ class _Vanishing(dict[str, bytes]):
 
 
 def test_a_lost_connection(tiny: Terminal, make_items: Items) -> None:
-    """What came through before the server went away is committed, and a restart goes on behind it."""
+    """Rows that arrived before the server went away are committed, and a restart continues after them."""
     items = make_items(3_000)
     for item in items:
         item["payload"]["padding"] = "x" * 1_000

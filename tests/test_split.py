@@ -1,4 +1,4 @@
-"""--split: items as parts, whatever was there before, whatever happens in between."""
+"""--split: items as chunks, after any earlier load and any interruption."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _item(object_id: str, sentences: Iterable[int], **payload: Any) -> dict[str,
 
 
 def _of(records: Records, object_id: str) -> list[str]:
-    """Return the texts of an item's parts in their order, and check that there is none beyond."""
+    """Return the texts of an item's chunks in order, and check that no further chunk exists."""
     parts = {
         record["metadata"]["part"]: record["document"]
         for record in records.values()
@@ -96,7 +96,7 @@ def test_with_and_without_split_in_turn(tiny: Terminal) -> None:
     done = tiny.type("upsert-cli run a.jsonl --verify", expect=3).stderr
     assert "0 inserted, 2 updated, 0 unchanged, 1 rejected" in done
     assert "on_upsert: the record a#1 in the collection is a chunk of another item" in done
-    # That part gave way to its whole meanwhile, so now the id is free.
+    # The whole item has replaced that chunk, so its id is free.
     assert "0 inserted, 1 updated, 2 unchanged, 0 rejected" in tiny.type("upsert-cli run a.jsonl --verify").stderr
     records = tiny.records()
     others = {f"other#{number}" for number in range(len(_of(records, "other")))}
@@ -109,7 +109,7 @@ def test_with_and_without_split_in_turn(tiny: Terminal) -> None:
 
 
 def test_long_items_and_repeated_ids(tiny: Terminal) -> None:
-    """An item of many batches, before and behind a short one of the same id: the last one wins, nothing is left."""
+    """Of a many-batch item and short ones with its id around it, the last wins, and nothing is left over."""
     items = [
         _item("x", range(200)),
         _item("y", [5]),
@@ -146,7 +146,7 @@ def test_verify_finds_and_repairs_chunks(tiny: Terminal) -> None:
 
 
 def test_rejects_of_split_items(tiny: Terminal) -> None:
-    """A part that cannot be stored rejects its item once, with its row; mended, --failed-only loads it."""
+    """A chunk that cannot be stored rejects its item once, with its row; once fixed, --failed-only loads it."""
     bad = _item("bad", range(9), keys={f"key {number}": "x" * 50 for number in range(2_000)})
     tiny.write("a.jsonl", [_item("a", range(9)), bad, {"object_id": "empty", "payload": {"text": ""}}])
     tiny.type(LINE, expect=3)
@@ -158,7 +158,7 @@ def test_rejects_of_split_items(tiny: Terminal) -> None:
 
 
 def test_options_that_do_not_fit(tiny: Terminal) -> None:
-    """They are refused before anything is made, and another splitting under the same task id as well."""
+    """Such options are refused before anything is created, and so is another splitting under the same task id."""
     tiny.write("a.jsonl", [_item("a", range(9))])
     assert "go with --split" in tiny.type("upsert-cli run a.jsonl --max-tokens 20", expect=2).stderr
     assert "less than" in tiny.type("upsert-cli run a.jsonl --split --max-tokens 20 --overlap 20", expect=2).stderr

@@ -52,7 +52,7 @@ def test_looking_at_a_missing_journal_creates_none(terminal: Terminal) -> None:
 
 
 def test_an_empty_list_names_its_journal(tiny: Terminal, make_items: Items) -> None:
-    """An empty list names its journal on stderr, and says whether it was filtered; stdout stays as always."""
+    """An empty list names its journal on stderr, and says whether it was filtered; stdout has its usual form."""
     tiny.env |= {"UPSERT_CLI_JOURNAL": "", "HOME": str(tiny.folder / "other"), "XDG_STATE_HOME": ""}
     bare = tiny.type("upsert-cli list")
     assert bare.stdout.startswith("ID\tSTATUS")
@@ -103,7 +103,7 @@ def test_run_with_the_id_of_a_dead_task_takes_it_over(tiny: Terminal, make_items
 
 
 def test_restart_refuses_a_source_that_changed(tiny: Terminal, make_items: Items) -> None:
-    """A restart refuses a file that changed since the checkpoint, and says what changed."""
+    """A restart refuses a file that changed since the checkpoint, and names the change."""
     tiny.write("a.jsonl", make_items(600))
     _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.write("a.jsonl", make_items(601))
@@ -141,7 +141,7 @@ def test_a_signal_stops_at_a_checkpoint_and_really_kills(
 
 
 def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None:
-    """A running task stops for good when it is canceled elsewhere, and its process exits with 5."""
+    """A running task stops for good when it is canceled from another terminal, and its process exits with 5."""
     tiny.write("a.jsonl", make_items(2000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.wait_for_rows("t")

@@ -30,7 +30,7 @@ FILES = ["header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index
 
 @pytest.fixture(scope="module")
 def loaded_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with items, a journal and the collection that they were loaded into; to be copied."""
+    """Return a folder with items, a journal and their collection, to be copied."""
     terminal = Terminal(tmp_path_factory.mktemp("loaded"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     items = [
         {
@@ -55,7 +55,7 @@ def loaded(loaded_folder: Path, tiny: Terminal, tiny_model: Path) -> Terminal:
 
 @pytest.fixture
 def fresh(tiny: Terminal, tiny_model: Path, make_items: Items) -> Terminal:
-    """Return a terminal with a load of its own, the task `load` of `a.jsonl`."""
+    """Return a terminal with its own load, the task `load` of `a.jsonl`."""
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     tiny.write("a.jsonl", make_items(40))
     tiny.type("upsert-cli run a.jsonl --task-id load")
@@ -68,7 +68,7 @@ def _outcome(terminal: Terminal, line: str, *, expect: int = 0) -> dict[str, Any
 
 
 def _plain(terminal: Terminal, code: str) -> None:
-    """Run lines of plain chromadb on the collection, in a process of their own."""
+    """Run lines of plain chromadb on the collection, in another process."""
     start = "import chromadb, math, sys\ncollection = chromadb.PersistentClient('chroma').get_collection('default')\n"
     done = run_python([sys.executable, "-c", start + code], folder=terminal.folder, environment=terminal.environment)
     assert done.returncode == 0, done.stderr.decode()
@@ -267,7 +267,7 @@ def test_a_poisoned_queue_is_repaired(loaded: Terminal, poison: str) -> None:
 
 
 def test_a_repair_without_the_model_changes_nothing(loaded: Terminal) -> None:
-    """Without the model no vector could be made again, so the damaged index stays where it is."""
+    """Without the model no vector could be made again, so the damaged index is left alone."""
     _zeroed(_index(loaded) / "data_level0.bin")
     before = sorted(path.name for path in (loaded.folder / "chroma").iterdir())
     empty = loaded.folder / "empty"
@@ -280,7 +280,7 @@ def test_a_repair_without_the_model_changes_nothing(loaded: Terminal) -> None:
 
 
 def test_a_deleted_record_is_missing(fresh: Terminal) -> None:
-    """A record that somebody deleted is reported as missing, and loaded again from its source."""
+    """A record that another program deleted is reported as missing, and loaded again from its source."""
     before = fresh.records(vectors=True)
     _plain(fresh, "collection.delete(ids=['obj-00007'])")
     outcome = _outcome(fresh, "upsert-cli verify load --json", expect=3)
@@ -304,7 +304,7 @@ def test_a_deleted_record_is_missing(fresh: Terminal) -> None:
     ],
 )
 def test_a_changed_record_is_different(fresh: Terminal, change: str) -> None:
-    """A record that somebody changed is different, with and without its source, and is restored."""
+    """A record that another program changed is different, with and without its source, and is restored."""
     before = fresh.records(vectors=True)
     _plain(fresh, change)
     outcome = _outcome(fresh, "upsert-cli verify --json", expect=3)
@@ -317,7 +317,7 @@ def test_a_changed_record_is_different(fresh: Terminal, change: str) -> None:
 
 
 def test_without_the_source_a_changed_document_is_embedded_as_it_is(fresh: Terminal) -> None:
-    """Without a task, a document that somebody changed is kept, and gets a vector that fits it."""
+    """Without a task, a document that another program changed is kept, and gets a vector that fits it."""
     _plain(fresh, "collection.update(ids=['obj-00007'], documents=['changed'], embeddings=[[1.0] * 384])")
     assert _outcome(fresh, REPAIR)["repaired"]["written"] == 1
     fresh.write("b.jsonl", [{"object_id": "same", "payload": {"text": "changed"}}])
@@ -339,7 +339,7 @@ def test_a_vector_of_zeros_is_unreadable(fresh: Terminal) -> None:
 
 
 def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
-    """Records that the index has lost are found one by one among the others, and only they are written again."""
+    """Records that the index has lost are found one by one among the others, and only these are written again."""
     before = fresh.records(vectors=True)
     kept = sorted(before)[::2] + sorted(before)[1:13:2]
     target = a_target(fresh.folder)
@@ -355,7 +355,7 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
 
 
 def test_records_that_no_query_finds_are_all_restored(tiny: Terminal, tiny_model: Path) -> None:
-    """If a sample shows that the index has dropped records, a repair looks for every record, also outside the sample."""
+    """If a sample shows dropped records in the index, a repair checks every record, also outside the sample."""
     rows, lost = 500, 6
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     choose = Random(rows)
@@ -398,7 +398,7 @@ def _unlink(index: Path, count: int) -> None:
 
 
 def test_a_collection_of_others_is_read(fresh: Terminal) -> None:
-    """A collection that another program created is checked as far as it is known what it should hold."""
+    """A collection of another program is checked as far as its expected content is known."""
     _plain(
         fresh,
         "other = chromadb.PersistentClient('chroma').create_collection('other', embedding_function=None)\n"

@@ -37,7 +37,7 @@ def _work_off(journal: Journal) -> list[tuple[Task, UpsertCliError | None]]:
 
 
 def _die(journal: Journal, task_id: str, *, rows: int) -> None:
-    """Leave a task as a worker that dies of it does."""
+    """Leave a task in the state after its worker died."""
     with Claim.take(journal, task_id) as claim:
         if journal.find(task_id).status is PROCESSING:
             journal.change(task_id, PENDING, expect=(PROCESSING,), detail=None)

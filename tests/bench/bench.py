@@ -1,4 +1,4 @@
-"""What all benchmarks share: sizes, a folder to work in, both models, and collections that several of them need."""
+"""The base of all benchmarks: sizes, a working folder, both models, and the collections that several of them share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURE = Callable[["Bench"], Iterator[Result]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the inputs."""
 
     texts: int = 1_000
     """Texts that the real model embeds, for the comparisons with others."""
@@ -50,7 +50,7 @@ SHORT = Sizes(texts=40, rows=200, large=600, tasks=600, times=1)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A place to measure in."""
+    """A folder to measure in, with models and inputs."""
 
     folder: Path
     """Is removed afterwards; everything is below it."""
@@ -65,14 +65,14 @@ class Bench:
     _made: dict[str, Path] = field(default_factory=dict)
     _costs: dict[str, Cost] = field(default_factory=dict)
 
-    # -- what is measured -----------------------------------------------------------------------------------------
+    # -- the measurements -----------------------------------------------------------------------------------------
 
     def command(self, *arguments: str, journal: str = "journal") -> list[str]:
         """Return a command line of ours."""
         return python("-m", "upsert_cli", *arguments, "--journal", str(self.folder / journal))
 
     def load(self, source: Path, chroma: Path | str, *options: str, tiny: bool = False, memory: bool = False) -> Cost:
-        """Run `run` on a file and returns what it cost; the last line of its output is the summary."""
+        """Run `run` on a file and return its cost; the last line of its output is the summary."""
         model = ["--model-path", str(self.tiny_model if tiny else self.model)]
         return cost_of(
             self.command("run", str(source), "--chroma", str(chroma), *model, "--json", *options), memory=memory
@@ -104,7 +104,7 @@ class Bench:
         task: dict[str, Any] = json.loads(cost.out.splitlines()[-1])
         return task
 
-    # -- what is measured with ------------------------------------------------------------------------------------
+    # -- the inputs -----------------------------------------------------------------------------------------------
 
     def source(self, count: int, *, revision: int = 0, changed: int = 0) -> Path:
         """Return a JSONL file of items, made at the first call."""
@@ -157,7 +157,7 @@ class Bench:
 
     @property
     def tiny_model(self) -> Path:
-        """The folder of a model that is fast and no good."""
+        """The folder of a fast model whose vectors mean nothing."""
         return self.made("tiny-model", _make_tiny_model)
 
     @property
@@ -178,7 +178,7 @@ def _link_model(path: Path) -> None:
 
 def _make_tiny_model(path: Path) -> None:
     path.mkdir()
-    # In a process of its own, so that this one stays small.
+    # In another process, so that this one stays small.
     cost_of(python("-m", "tests.bench.tiny", str(path)))
 
 

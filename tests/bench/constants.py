@@ -1,4 +1,4 @@
-"""What the package's constants are based on: `python -m tests.bench --constants` measures each at several settings."""
+"""The measurements that the package's constants are based on: `python -m tests.bench --constants` repeats them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upsert_cli.pipeline.batches import MAX_ROWS
 from upsert_cli.store.chroma.collection import LOAD_THRESHOLD
 from upsert_cli.store.chroma.records import WRITE_ROWS
 
-SHARE = 3  # the real model embeds one in so many of the texts, for each setting
+SHARE = 3  # for each setting, the real model embeds every n-th text
 BUDGETS = (128, 256, 512, 1_024, 2_048, 8_192)  # padded tokens
 THREADS = (1, 2, 4)
 WINDOWS = (16, 64, 256, 512, 1_024)  # rows
@@ -73,7 +73,7 @@ def batches(bench: Bench) -> Iterator[Result]:
 
 
 def arrays(bench: Bench) -> Iterator[Result]:
-    """Measure what vectors are handed over as."""
+    """Measure each form in which vectors can be passed to Chroma."""
     for array in ARRAYS:
         yield _of_writing("array", f"vectors as {array}", _write(bench, array=array), chosen=array == "ndarray")
 

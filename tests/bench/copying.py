@@ -1,4 +1,4 @@
-"""Collections as sources: what reading one costs next to plain `get`, and what a copy costs a record.
+"""Collections as sources: the cost of reading one compared with plain `get`, and the cost of copying a record.
 
 `chroma copy` goes only to Chroma Cloud and back, so it is not measured here. Each way of reading is a program that
 prints its CPU seconds and those of its children: `python -m tests.bench.copying WAY TARGET`.
@@ -42,7 +42,7 @@ def copying(bench: Bench) -> Iterator[Result]:
 
 
 def _read_both(bench: Bench, place: str, source: str) -> Generator[Result, None, _Reading]:
-    """Yield what reading costs next to `get` in the same pages; return the cost of the `get` with vectors."""
+    """Yield the cost of reading compared with `get` in the same pages; return the cost of the `get` with vectors."""
     rows = bench.sizes.large
     got = _Reading(0.0, 0.0)
     for what, ours, theirs in (("documents", "rows", "get"), ("vectors too", "rows-vectors", "get-vectors")):

@@ -1,4 +1,4 @@
-"""S1, S2, S2b, S3: a whole `run` with the real model beside what people do without it, on the same texts and weights."""
+"""S1, S2, S2b, S3: a whole `run` with the real model, compared with other programs on the same texts and weights."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def against_others(bench: Bench) -> Iterator[Result]:
 
 
 def against_the_minimum(bench: Bench) -> Iterator[Result]:
-    """S3: what everything but embedding and one upsert a batch adds."""
+    """S3: measure the overhead beyond embedding and one upsert per batch."""
     source = bench.source(bench.sizes.texts)
     bare, ours = interleaved(
         bench.sizes.times,

@@ -24,7 +24,7 @@ def write_parquet(source: Path, target: Path, *, fat_rows: int, fat_bytes: int, 
         "object_id": [row["object_id"] for row in rows],
         "payload": [json.dumps(row["payload"]) for row in rows],
     }
-    # pyarrow ends a page only after so many rows: 18 of 7 MB make one of 126 MB, about the largest that is not refused.
+    # pyarrow ends a page only after that many rows: 18 of 7 MB make one of 126 MB, about the largest that is not refused.
     pq.write_table(pa.table(columns), target, row_group_size=group or len(rows), write_batch_size=PAGE_ROWS)
 
 

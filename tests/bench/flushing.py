@@ -1,4 +1,4 @@
-"""The final flush of a large collection, and what it saves whoever opens the collection next.
+"""The final flush of a large collection, and the time that it saves the next reader.
 
 Both are programs: `python -m tests.bench.flushing close|abandon|query CHROMA`.
 """

@@ -1,4 +1,4 @@
-"""What `--device cuda` reaches, in at most six minutes: `python -m tests.bench.gpu --install`.
+"""Measures `--device cuda` in at most six minutes: `python -m tests.bench.gpu --install`.
 
 Compares the vectors with those of the processor, finds the budget of tokens, and loads 50,000 texts, or as many as the
 rest of the time allows. `--device cpu --texts 24` only shows that it works.
@@ -56,7 +56,7 @@ def _measured(bench: Bench, device: str, texts: int, until: float) -> Iterator[R
 
 
 def _compared(bench: Bench, device: str, texts: int) -> Result:
-    """Return the largest difference between a number of the device and that of the processor."""
+    """Return the largest difference between a number from the device and the same number from the processor."""
     import numpy as np
 
     files = {name: bench.folder / f"{name}.npy" for name in ("ours", "theirs")}
@@ -89,7 +89,7 @@ def _embed(bench: Bench, texts: int, **setting: Any) -> dict[str, float]:
 
 
 def _install(wheels: Path | None) -> None:
-    """Put onnxruntime-gpu in the place of onnxruntime: both are the same module."""
+    """Replace onnxruntime by onnxruntime-gpu, which provides the same module."""
     pip = python("-m", "pip", "--disable-pip-version-check", "--quiet")
     origin = [] if wheels is None else ["--no-index", "--find-links", str(wheels)]
     subprocess.run([*pip, "uninstall", "--yes", "onnxruntime"], check=True)

@@ -1,4 +1,4 @@
-"""S9: a journal with a long history, beyond what the same commands cost with a short one."""
+"""S9: a journal with a long history, compared with the same commands on a short one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _kept(seen: list[Cost], run: Callable[[], Cost]) -> float:
 def _write_journal(folder: Path, tasks: int) -> None:
     """Write whole segments at once; one task after the other would take minutes."""
     journal = Journal(folder)
-    journal.create(make_task("first"))  # makes the folder what it has to be
+    journal.create(make_task("first"))  # prepares the folder
     done = make_task(
         "t", status=TaskStatus.DONE, rows=100, counts=Counts(read=100, inserted=100), finished_at="2026-11-23T21:04:12Z"
     )

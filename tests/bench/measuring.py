@@ -1,4 +1,4 @@
-"""What a command costs: CPU seconds of its whole tree of processes, and the memory that the tree takes at its peak.
+"""The cost of a command: CPU seconds of its whole tree of processes, and the peak memory of the tree.
 
 CPU and not wall time, since that is what other programs on the machine change least. Memory is sampled from /proc: of
 each process the kernel's own high-water mark, and of all together the proportional set size, which counts a page that
@@ -28,7 +28,7 @@ MEGABYTE = 1_000_000  # bytes; the scorecard's figures are decimal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one command cost."""
+    """The cost of one command."""
 
     cpu: float
     """User and system seconds of the process and of all that it waited for."""
@@ -47,7 +47,7 @@ class Cost:
 
 
 class CommandFailed(Exception):
-    """Raised when a command that is measured does not do what it should."""
+    """Raised when a measured command ends with another exit code than expected."""
 
 
 def python(*arguments: str) -> list[str]:
@@ -63,7 +63,7 @@ def cost_of(
     memory: bool = False,
     expect: int = 0,
 ) -> Cost:
-    """Run a command to its end and returns what it cost.
+    """Run a command to its end and return its cost.
 
     Args:
         command: With its arguments.
@@ -110,7 +110,7 @@ def interleaved(times: int, *runs: Callable[[], float]) -> list[float]:
 
 
 def _drained(process: subprocess.Popen[str]) -> Callable[[], tuple[str, str]]:
-    """Read both pipes in threads, so that a command that says much does not wait for ever."""
+    """Read both pipes in threads, so that a command with much output never blocks."""
     found = {"out": "", "err": ""}
 
     def drain(name: str) -> None:

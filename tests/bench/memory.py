@@ -17,7 +17,7 @@ from tests.bench.texts import docstrings, items
 
 LIMIT = 700.0  # MB
 INDEX = 0.002  # MB a row
-LONG_TEXT = 100_000  # characters; far beyond what the model looks at
+LONG_TEXT = 100_000  # characters; far more than the model reads
 LONG_ROWS = 300
 FAT_ROWS = 60
 FAT_BYTES = 7_000_000
@@ -38,7 +38,7 @@ def long_texts(bench: Bench) -> Iterator[Result]:
 
 
 def fat_rows(bench: Bench) -> Iterator[Result]:
-    """S5 for a Parquet file in which fat rows stand behind many small ones, all in one row group."""
+    """S5 for a Parquet file in which fat rows follow many small ones, all in one row group."""
     rows = bench.sizes.large
     small = max(rows, FAT_ROWS)
     source = bench.made("fat.parquet", lambda path: _write_fat(path, bench.source(small)))
@@ -49,7 +49,7 @@ def fat_rows(bench: Bench) -> Iterator[Result]:
 
 
 def a_million_rows(bench: Bench) -> Iterator[Result]:
-    """R8: as many rows as there is time for; `--large 1000000`."""
+    """R8: as many rows as fit into the time; `--large 1000000` asks for more."""
     rows = bench.sizes.large
     yield _result(f"{rows:,} rows of JSONL", large_load(bench, rows), rows=rows, row="R8")
     cost = bench.load(bench.parquet(rows), bench.fresh("large"), tiny=True, memory=True)
@@ -57,7 +57,7 @@ def a_million_rows(bench: Bench) -> Iterator[Result]:
 
 
 def large_load(bench: Bench, rows: int) -> Cost:
-    """Return what a first load through the tiny model costs; measured at the first call."""
+    """Return the cost of a first load through the tiny model, measured at the first call."""
 
     def load() -> Cost:
         cost = bench.load(bench.source(rows), chroma := bench.fresh("large"), tiny=True, memory=True)

@@ -39,7 +39,7 @@ def with_chromas_function(source: Path, chroma: Path, _model: Path) -> None:
 
 
 def with_fastembeds_defaults(source: Path, chroma: Path, model: Path) -> None:
-    """S2: `embed(texts)` as it comes, and a loop of upserts."""
+    """S2: call `embed(texts)` with its defaults, and upsert in a loop."""
     import numpy as np
     from fastembed import TextEmbedding
 
@@ -62,7 +62,7 @@ def with_sentence_transformers(source: Path, chroma: Path, model: Path) -> None:
 
 
 def with_langchain(source: Path, chroma: Path, model: Path) -> None:
-    """S2b: `index()` with embeddings on torch; its record of what is loaded is kept in memory, which costs it least."""
+    """S2b: `index()` with embeddings on torch; its record of loaded documents is in memory, the cheapest choice."""
     from langchain_chroma import Chroma
     from langchain_core.documents import Document
     from langchain_core.indexing import InMemoryRecordManager, index

@@ -1,4 +1,4 @@
-"""S3b, S3c: embedding beside the pure product of matrices on this machine, and in bf16 beside fp32."""
+"""S3b, S3c: embedding compared with pure matrix products on this machine, and bf16 compared with fp32."""
 
 from __future__ import annotations
 

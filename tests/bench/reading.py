@@ -79,7 +79,7 @@ def _pyarrow(path: Path) -> Callable[[], None]:
     def read() -> None:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches():
-                # A payload that is JSON in a column has to be parsed by somebody.
+                # A payload that is JSON in a column has to be parsed in either way.
                 for row in batch.to_pylist():
                     orjson.loads(row["payload"])
 

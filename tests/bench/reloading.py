@@ -18,7 +18,7 @@ TIMES_LESS = 500.0
 MOST_MICROSECONDS = 15.0
 TIMES_THE_CHANGE = 1.5
 METADATA_SHARE = 0.1
-CHANGED = 100  # one row in so many is changed
+CHANGED = 100  # every n-th row is changed
 MICRO = 1e6  # microseconds a second
 
 

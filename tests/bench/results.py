@@ -1,4 +1,4 @@
-"""What a benchmark found: one line of the table, on the screen and as JSON."""
+"""The result of a benchmark: one line of the table, on the screen and as JSON."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def at_least(row: str, what: str, figure: float, limit: float, *, unit: str, **r
 
 
 def shown(row: str, what: str, figure: str, **raw: float) -> Result:
-    """Return the result of a figure of which nothing is asked."""
+    """Return the result of a figure that has no target."""
     return Result(row=row, what=what, figure=figure, reach="", met=None, raw=raw)
 
 

@@ -1,4 +1,4 @@
-"""S8: what a restart reads of a file before the row at which it goes on.
+"""S8: the bytes that a restart reads of a file before the row at which it continues.
 
 A load of a large file is stopped in the middle by a signal; its restart runs under strace, which tells where in the
 file each read was. The fingerprint's look at both ends of the file, by which a restart knows that it is still the same,
@@ -23,7 +23,7 @@ from tests.bench.results import Result, at_most, shown
 from upsert_cli.sources.source import EDGE
 
 ROWS = 2_000
-BYTES = 20_000  # of a payload, so that the file is much larger than what the fingerprint looks at
+BYTES = 20_000  # of a payload, so that the file is much larger than the bytes that the fingerprint reads
 GROUP_ROWS = 100  # rows a row group
 STEP = 0.02  # seconds between two looks at a load
 LONGEST = 300.0  # seconds that a load may take to come half way
@@ -64,7 +64,7 @@ def resuming(bench: Bench) -> Iterator[Result]:
 
 
 def _stop_half_way(bench: Bench, source: Path) -> int:
-    """Load until half of the rows are settled, and return the byte at which the next row, or its group, begins."""
+    """Load until half of the rows are committed, and return the byte at which the next row, or its group, begins."""
     names = ["run", str(source), "--task-id", source.name, "--chroma", str(bench.fresh("resume"))]
     options = ["--model-path", str(bench.tiny_model), "--batch-size", str(GROUP_ROWS), "-q"]
     with subprocess.Popen(bench.command(*names, *options), stderr=subprocess.DEVNULL) as process:
@@ -77,7 +77,7 @@ def _stop_half_way(bench: Bench, source: Path) -> int:
 
 
 def _position(bench: Bench, source: Path) -> dict[str, Any]:
-    """Return where the checkpoint stands, from its file: what is asked for is where the next row is, in bytes."""
+    """Return the position in the checkpoint file: the byte at which the next row begins."""
     from upsert_cli.journal.progress import read_checkpoint
 
     checkpoint = read_checkpoint(bench.folder / "journal" / "active" / f"{source.name}.progress")

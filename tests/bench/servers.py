@@ -1,4 +1,4 @@
-"""Writers: what several of them gain where each write has a long way to the server and back."""
+"""Writers: the gain from several of them where each write takes a long way to the server and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S7: what it costs to look at tasks, beside the import of the two libraries that this cannot do without."""
+"""S7: the cost of `list` and `info`, compared with importing the two libraries that they need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAVY = ("chromadb", "fastembed", "onnxruntime", "pyarrow", "numpy")
 
 
 def start_up(bench: Bench) -> Iterator[Result]:
-    """Measure each command of which much is asked."""
+    """Measure each command that must start quickly."""
     _write_journal(bench.folder / "journal-start", canceled=TURNS * bench.sizes.times)
     commands = {
         "--help": python("-m", "upsert_cli", "--help"),
@@ -26,7 +26,7 @@ def start_up(bench: Bench) -> Iterator[Result]:
         "info": bench.command("info", "task-0", journal="journal-start"),
     }
     for command in commands.values():
-        cost_of(command)  # compiles what is not
+        cost_of(command)  # compiles the rest
     ids = iter(range(TURNS * bench.sizes.times))
     base, canceling, *costs = interleaved(
         TURNS * bench.sizes.times,

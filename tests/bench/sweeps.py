@@ -1,4 +1,4 @@
-"""The programs behind `constants`: one setting each, in a process of its own, which prints what it measured as JSON.
+"""The programs that `constants` runs: each measures one setting in its own process and prints the result as JSON.
 
 `python -m tests.bench.sweeps embed '{"budget": 512, ...}'`
 """

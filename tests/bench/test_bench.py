@@ -1,4 +1,4 @@
-"""The benchmark works: it measures and prints. What it measures is nobody's business here."""
+"""The benchmarks work: they measure and print. These tests do not check the figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _printed(module: str, *arguments: str) -> str:
 
 
 def test_the_table_has_each_row_with_its_figure() -> None:
-    """A row is printed with what it is, its figure, its reach, and whether that was met."""
+    """Each row is printed with its title, figure, target, and whether the target was met."""
     table = [[cell.strip() for cell in line.split("|")] for line in _bench("--only", "S7").splitlines()]
     assert table[0][1:-1] == ["row", "what", "figure", "reach", "met"]
     assert [line[1] for line in table[2:]] == ["S7"] * 5
@@ -69,7 +69,7 @@ def test_every_row_can_be_measured() -> None:
 
 
 def test_an_unknown_row_is_refused() -> None:
-    """A row that there is not ends in a message with those that there are."""
+    """An unknown row ends in a message that lists the known ones."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench", "--only", "S99"], capture_output=True, text=True, cwd=ROOT, check=False
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
-SHORTEST = 20  # characters; what is shorter is a title
+SHORTEST = 20  # characters; shorter texts are titles
 TOPICS = 7  # values of a metadata field, as a real payload has some that repeat
 
 Item = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Loads on Ray: what they cost beside the local engine on one machine, and what more workers gain."""
+"""Loads on Ray: their cost compared with the local engine on one machine, and the gain from more workers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _shards(folder: Path, rows: int) -> None:
 
 
 def _load(bench: Bench, server: ChromaServer, name: str, *arguments: str) -> tuple[float, float]:
-    """Load the files and returns rows a second once the first are settled, and the seconds until then."""
+    """Load the files; return rows per second after the first commit, and the seconds until then."""
     bench.say(f"loading {name}")
     sources = bench.made("shards", lambda folder: _shards(folder, _rows(bench)))
     journal = bench.folder / "journal-ray"

@@ -1,4 +1,4 @@
-"""`completion SHELL`: what bash, zsh and fish offer, and how much CPU that takes."""
+"""`completion SHELL`: the words that bash, zsh and fish offer, and the CPU time that this takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from upsert_cli.journal.task import TaskStatus
 SHELLS = ("bash", "zsh", "fish")
 CPU_SECONDS = 0.15  # that a Tab may cost; asserted as a ratio, since machines differ, and printed
 
-# In each shell: load the script as the help says, and print what it offers for the line in $LINE.
+# In each shell: load the script as the help says, and print its offers for the line in $LINE.
 ASK = {
     "bash": """
 source <(upsert-cli completion bash)

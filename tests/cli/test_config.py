@@ -133,7 +133,7 @@ def test_errors_in_the_table_of_another_command_are_ignored(terminal: Terminal) 
 
 
 def test_a_file_that_others_may_write_is_refused(terminal: Terminal) -> None:
-    """A file that was found, not named, must belong to this user or root and not be writable by others."""
+    """A settings file that was found, not named, must belong to this user or root and not be writable by others."""
     path = _file(terminal, "quiet = true\n")
     path.chmod(0o666)
     assert f"{path} is not used because everybody may write to it" in terminal.type("upsert-cli list", expect=2).stderr

@@ -55,7 +55,7 @@ def test_a_died_task_is_shown_with_the_command_that_continues_it(died: Terminal,
 
 
 def test_json_keeps_the_state_of_a_died_task(died: Terminal) -> None:
-    """JSON says `processing` and not running, and its last update is its last checkpoint."""
+    """In JSON the task is `processing` and not running, and its last update is its last checkpoint."""
     followed = json.loads(died.type("upsert-cli info n --follow --json").stdout.splitlines()[-1])
     listed = {task["id"]: task for task in json.loads(died.type("upsert-cli list --json").stdout)}
     for task in (died.info("n"), followed, listed["n"]):

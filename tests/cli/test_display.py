@@ -40,7 +40,7 @@ def _bars(lines: list[str]) -> dict[str, str]:
     return dict(found)
 
 
-# -- what the bars count ------------------------------------------------------------------------------------------
+# -- the amounts of the bars --------------------------------------------------------------------------------------
 
 
 def test_rejected_items_are_neither_embedded_nor_written(tiny: Terminal) -> None:
@@ -101,7 +101,7 @@ def test_a_split_item_is_one_item(tiny: Terminal) -> None:
 def test_the_last_line_is_colored_by_the_result(
     tiny: Terminal, line: str, expect: int, status: bytes, rejected: bytes
 ) -> None:
-    """What is done is green, what failed red; rejects are yellow in a load that is done; zero has no color."""
+    """A successful load is green and a failed one red; rejects are yellow in a successful load; zero has no color."""
     tiny.write("bad.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
     tiny.write("good.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     with Screen(tiny, line, columns=100) as screen:
@@ -122,7 +122,7 @@ def test_no_color_means_none(tiny: Terminal) -> None:
 
 @pytest.mark.parametrize("columns", [50, 80, 200])
 def test_messages_are_wrapped_between_words(terminal: Terminal, columns: int) -> None:
-    """No line of a message is wider than the terminal, no word is torn apart, and in a pipe it is one line."""
+    """No line of a message is wider than the terminal and no word is broken; in a pipe, a message is one line."""
     row = {"id": "a", "a rather long name of a field": "x", "title": "y", "body": "z", "department": "w"}
     terminal.write("a.jsonl", [row])
     whole = terminal.type("upsert-cli run a.jsonl --id-field id", expect=2).stderr
@@ -207,7 +207,7 @@ def test_a_bar_keeps_its_width_and_calm_color(columns: int, total: int | None) -
 
 
 def test_a_frame_has_one_remaining_time_and_the_elapsed_time() -> None:
-    """The time is that of the whole load, and it is shown only when it is known; so is the rate."""
+    """The remaining time is for the whole load, and it is shown only when known, like the rate."""
     load = _Load(Progress(total=1_000))
     assert load.after(2.0)[3] == "⠋ opening the collection and the model, 0:02 elapsed"
     assert (
@@ -245,7 +245,7 @@ def test_a_load_of_unknown_length_shows_rows_and_rate() -> None:
 
 
 def test_the_end_of_a_stream_is_its_length(tiny: Terminal, make_items: Items) -> None:
-    """Nobody counts the rows of an address beforehand; once all are read, the bars have an end."""
+    """The rows of an address are not counted beforehand; once all are read, the bars have an end."""
     rows = tiny.write("a.jsonl", make_items(200)).read_bytes()
     with web_server() as web:
         web.files["/a.jsonl"] = rows
@@ -298,7 +298,7 @@ def _remaining(batches: Sequence[tuple[float, int]], *, total: int | None) -> li
 
 
 def test_the_remaining_time_counts_down_between_batches() -> None:
-    """It is shown from the second batch on, decreases as fast as time passes, and is right, however large batches are."""
+    """The remaining time appears from the second batch on, decreases, and is right for any size of batches."""
     times = _remaining([(9.0, 64)] + [(5.0, 500)] * 40, total=64 + 500 * 40)
     end = times[-1][0]
     assert all(seconds is None for now, seconds in times if now < 9.0 + 5.0)

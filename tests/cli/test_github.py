@@ -138,7 +138,7 @@ def _run_steps(terminal: Terminal, environment: dict[str, str]) -> list[tuple[st
 
 
 def _runner(terminal: Terminal) -> dict[str, str]:
-    """Return the environment of a step; the target is a folder in place of the server."""
+    """Return the environment of a step; the target is a folder."""
     variables = {
         "GITHUB_ACTIONS": "true",
         "CI": "true",

@@ -180,7 +180,7 @@ def test_a_record_inside_a_record_is_no_task(terminal: Terminal) -> None:
     assert list(whole_records(raw.replace(b"data", b"d\xffta"))) == []
 
 
-# -- what is left of crashes --------------------------------------------------------------------------------------
+# -- leftovers of crashes -----------------------------------------------------------------------------------------
 
 
 def _wait_for_folder(spool: Path) -> Path:

@@ -61,7 +61,7 @@ def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "upsert_cli", source / "upsert_cli", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    # Without isolation, since all that a build needs is here; the isolated one is what the README's first command does.
+    # Without isolation, since everything for a build is installed; the README's first command builds isolated.
     command = [
         sys.executable,
         "-m",

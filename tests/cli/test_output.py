@@ -66,7 +66,7 @@ REPORTED = ["exit code", "sources", "target", "model", "host", "created", "start
 
 
 def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Terminal) -> None:
-    """The email of the second night says as much as the first, since its reader did not see the command."""
+    """The second night's email is as complete as the first."""
     tiny.write("a.jsonl", [{"object_id": str(number), "payload": {"text": ""}} for number in range(12)])
     for begins in ("task t done: 0 inserted", "task t is done already: 0 inserted"):
         done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
@@ -83,7 +83,7 @@ def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Termi
 
 
 def test_a_quiet_report_of_a_restarted_task_has_the_time_of_all_attempts(tiny: Terminal, make_items: Items) -> None:
-    """The reader of an email does not know that there were several attempts."""
+    """The elapsed time in the email includes all attempts."""
     tiny.write("a.jsonl", [*make_items(600), {"object_id": ""}])
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
     tiny.halt_when(process, "t")
@@ -157,7 +157,7 @@ def test_counts_and_time_of_a_restarted_task_are_those_of_the_task(tiny: Termina
 
 
 def test_the_time_of_a_killed_attempt_counts_up_to_its_last_checkpoint(tiny: Terminal, make_items: Items) -> None:
-    """Nobody records the end of an attempt whose process was killed, but its checkpoints have their time."""
+    """An attempt whose process was killed counts up to its last checkpoint."""
     tiny.write("a.jsonl", make_items(600))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
     tiny.halt_when(process, "t")
@@ -250,7 +250,7 @@ def test_json_ends_with_a_summary_also_when_stopped_early(tiny: Terminal, number
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "NO_COLOR", "CI"])
 def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) -> None:
-    """Whatever the environment says, a pipe gets no color, no bar and no cursor movement."""
+    """In any environment, a pipe gets no color, no bar and no cursor movement."""
     tiny.env |= {name: "1", "TERM": "xterm-256color"}
     tiny.write("a.jsonl", [*make_items(3), {"object_id": ""}])
     done = tiny.type("upsert-cli run a.jsonl", expect=3)
@@ -260,7 +260,7 @@ def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) ->
 
 
 def test_every_command_keeps_to_its_streams(tiny: Terminal, make_items: Items) -> None:
-    """In a pipe, data goes to stdout without escapes, and with -q nothing goes to stderr, whatever the environment says."""
+    """In any environment, data goes to stdout without escapes in a pipe, and nothing goes to stderr with -q."""
     tiny.env |= {"FORCE_COLOR": "1", "TERM": "xterm-256color", "CI": "true", "GITHUB_ACTIONS": "true"}
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id t -q")
@@ -278,7 +278,7 @@ def test_every_command_keeps_to_its_streams(tiny: Terminal, make_items: Items) -
         done = tiny.type(f"upsert-cli {command} -q", expect=None)
         assert done.returncode in (1, 2), command
         assert done.stdout == "", command
-        # A task that was never made is named in the log alone by what looks back at it.
+        # A later look at a task that was never made names it only in the log.
         looks_back = command.startswith(("report", "info"))
         assert done.stderr.startswith("error: " if looks_back else "::error::"), command
         assert done.stderr.count("\n") == 1, command
@@ -339,7 +339,7 @@ def test_unwritable_events_do_not_change_the_exit_code(tiny: Terminal, make_item
 
 
 def test_cron_needs_no_home_and_no_terminal(tiny: Terminal, make_items: Items) -> None:
-    """With an empty environment a load works, and its journal is where --journal says."""
+    """With an empty environment a load works, and uses the journal that --journal names."""
     tiny.write("a.jsonl", make_items(2))
     arguments = tiny.arguments(
         f"upsert-cli run a.jsonl --journal {tiny.journal} --model-path {tiny.env['UPSERT_CLI_RUN_MODEL_PATH']} -q"
@@ -350,7 +350,7 @@ def test_cron_needs_no_home_and_no_terminal(tiny: Terminal, make_items: Items) -
 
 
 def _in_a_terminal(terminal: Terminal, line: str) -> str:
-    """Runs a command with a terminal of 80 columns for stderr, and returns what it drew."""
+    """Run a command with a terminal of 80 columns for stderr, and return its drawing."""
     process, ours = terminal.start_drawn(line, columns=80)
     drawn = read_drawn(ours)
     assert process.wait() == 0

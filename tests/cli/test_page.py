@@ -28,7 +28,7 @@ from upsert_cli.report.page import PAGE_REJECTS, render_page
 Items = Callable[..., list[dict[str, Any]]]
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-MADE_AT = r"at <time.*?</time>"  # the moment at which a page was made
+MADE_AT = r"at <time.*?</time>"  # the time at which a page was made
 HOSTILE = (
     "<script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">{{ 7*7 }}\x1b[31m\u202e"
 )
@@ -183,7 +183,7 @@ def test_a_chart_shows_commits_and_busy_stages() -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    """Return Debian's Chromium without a window."""
+    """Return a headless Chromium."""
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Debian's packages chromium and chromium-driver, which .ci/run installs")
     options = webdriver.ChromeOptions()

@@ -99,7 +99,7 @@ def test_converted_values_are_named_with_their_kinds(terminal: Terminal) -> None
 
 
 def test_a_text_that_the_model_truncates_is_marked(terminal: Terminal) -> None:
-    """More tokens than the model reads are told, and with --split the chunks fit."""
+    """A text with more tokens than the model reads is marked; with --split the chunks fit."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "many words " * 200}}])
     [record] = _entries(terminal, "upsert-cli preview a.jsonl")
     assert record["truncated"] is True
@@ -111,7 +111,7 @@ def test_a_text_that_the_model_truncates_is_marked(terminal: Terminal) -> None:
 
 
 def test_nothing_is_needed_and_nothing_is_written(terminal: Terminal, make_items: Items, tmp_path: Path) -> None:
-    """Without a model, a journal and a place to write, the records are shown, and the missing tokens are explained."""
+    """Without a model, a journal or write access, the records are shown with a note about missing token counts."""
     terminal.env |= {"UPSERT_CLI_MODEL_CACHE": str(tmp_path / "none"), "UPSERT_CLI_JOURNAL": str(tmp_path / "journal")}
     terminal.env |= {"https_proxy": "http://127.0.0.1:9", "HF_ENDPOINT": "http://127.0.0.1:9"}
     terminal.write("a.jsonl", make_items(5))
@@ -173,7 +173,7 @@ def test_rows_before_a_break_are_shown(terminal: Terminal, make_items: Items) ->
 
 
 def test_settings_of_run_count_except_its_limit(terminal: Terminal) -> None:
-    """What `[run]` maps is previewed as it is loaded; `limit` is of either command alone."""
+    """The mapping in `[run]` applies to `preview` too, but `limit` belongs to each command alone."""
     (terminal.folder / "upsert-cli.toml").write_text('[run]\nid-field = "n"\nlimit = 1\nbatch-size = 7\n')
     terminal.env["UPSERT_CLI_RUN_TEXT_FIELD"] = "body"
     terminal.write("a.jsonl", [{"n": number, "body": "x"} for number in range(9)])
@@ -194,7 +194,7 @@ def test_a_preview_is_readable_at_80_columns(terminal: Terminal) -> None:
 
 
 def test_the_fields_of_a_reject_are_not_those_of_its_row(terminal: Terminal) -> None:
-    """The message about a reject without a text does not offer what tells why the item was rejected."""
+    """For a reject without a text, the message does not offer the fields that describe the reject."""
     fields = {"detail": "payload.text is missing", "failure_stage": "on_reading", "source": "a.jsonl", "row": 1}
     terminal.write("rejects.jsonl", [{"object_id": "a", "payload": None, "item_info": None} | fields])
     errors = terminal.type("upsert-cli preview rejects.jsonl", expect=2).stderr

@@ -17,7 +17,7 @@ from upsert_cli.report.printed_commands import PrintedCommands
 
 BAD = {"object_id": "a", "payload": {"text": ""}}
 GOOD = {"object_id": "b", "payload": {"text": "good"}}
-COMPLETED = ("command", "print_command", "NextStep")  # what takes a command completes it, or its callers do
+COMPLETED = ("command", "print_command", "NextStep")  # functions that complete a command, or whose callers do
 TYPED = "--journal 'my journal' --config set.toml --profile night"
 
 PRINTED = re.compile(

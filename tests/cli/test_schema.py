@@ -65,7 +65,7 @@ def test_each_schema_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_each_schema_is_whole_by_itself(name: str) -> None:
-    """It holds what it refers to, as it is in the other file; `python -m tests.support.schemas` copies that."""
+    """A schema contains every schema that it refers to; `python -m tests.support.schemas` copies them."""
     stem = name.removesuffix(".json")
     assert (FOLDER / name).read_text(encoding="utf-8") == text_of(whole(stem))
 

@@ -73,7 +73,7 @@ def test_only_a_row_with_a_longer_id_takes_several_lines() -> None:
     width=st.integers(20, 250),
 )
 def test_ids_and_numbers_are_whole_at_any_width(rows: list[tuple[str, ...]], width: int) -> None:
-    """Ids and numbers are whole, only they make a line too wide, and markup is plain text, whatever the cells contain."""
+    """At any width, ids and numbers are complete, only they may exceed the width, and markup is text."""
     lines = _lines(COLUMNS, rows, width)
     for row in rows:
         for cell in (row[0], row[2]):

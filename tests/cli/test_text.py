@@ -92,7 +92,7 @@ def test_durations_duration(seconds: float, words: str) -> None:
     st.text(st.characters(exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp", "Mn")) | st.just(" ")), st.integers(10, 60)
 )
 def test_wrapping_changes_only_spaces(line: str, width: int) -> None:
-    """The words stay, a line is at most as wide as the terminal unless it is one word, and short lines stay as they are."""
+    """Wrapping changes no word, a line is wider than the terminal only if it is a single word, and short lines stay."""
     lines = wrapped(line, width).split("\n")
     assert " ".join(lines).split() == line.split()
     assert all(cell_len(each) <= width or len(each.replace("`", " ").split()) == 1 or "`" in each for each in lines)

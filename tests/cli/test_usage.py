@@ -71,7 +71,7 @@ def test_a_settings_file_can_turn_events_on(terminal: Terminal, line: str, where
     (terminal.folder / where).write_text("[run]\njson = true\n[profile.loud.run]\nlowd = 1\n")
     named = f" --config {where}" if where == "elsewhere.toml" else ""
     done = terminal.type(f"upsert-cli {line}{named}", expect=2)
-    if "none" in line:  # no file of settings that can be used says what is wanted
+    if "none" in line:  # a broken settings file cannot name the value
         assert done.stdout == ""
         return
     assert [json.loads(text)["type"] for text in done.stdout.splitlines()] == ["error", "summary"]
@@ -281,7 +281,7 @@ def _error(terminal: Terminal, line: str) -> str:
     ],
 )
 def test_a_wrong_word_is_answered_with_the_right_one(terminal: Terminal, typed: str, meant: str) -> None:
-    """Names that other tools use, and misspelled ones, name what was probably meant."""
+    """Names from other tools and misspelled names are answered with the probable intended name."""
     terminal.write("here.jsonl", [])
     assert f"did you mean `{meant}`?" in _error(terminal, f"upsert-cli {typed}")
 

@@ -176,7 +176,7 @@ def test_a_stopped_wait_says_nothing_about_a_load(terminal: Terminal) -> None:
 
 
 def test_a_load_that_is_stopped_before_its_task_exists_says_so(terminal: Terminal) -> None:
-    """Standard input is read to its end before there is a task."""
+    """Standard input is read to its end before the task is created."""
     process = terminal.start("upsert-cli run -", stdin=subprocess.PIPE)
     wait_until(lambda: any((terminal.journal / "spool").glob("*/*")))
     process.send_signal(signal.SIGTERM)

@@ -99,7 +99,7 @@ def test_what_is_refused(tiny: Terminal) -> None:
 
 
 def test_ray_is_not_installed(tiny: Terminal) -> None:
-    """Without the extra, the command that installs it is named, and nothing was done."""
+    """Without the extra, the error names the command that installs it, and nothing is written."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     (tiny.folder / "sitecustomize.py").write_text(
         "import importlib.util\nfind = importlib.util.find_spec\n"
@@ -111,7 +111,7 @@ def test_ray_is_not_installed(tiny: Terminal) -> None:
 
 
 def test_no_cluster(tiny: Terminal, shared_server: ChromaServer) -> None:
-    """Where there is no cluster, the error says how to get one, and the task can be restarted."""
+    """Without a cluster, the error says how to start one, and the task can be restarted."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     line = f"upsert-cli run a.jsonl --engine ray --chroma {shared_server.url} --collection none"
     nobody = f"127.0.0.1:{free_port()}"  # Ray itself would try it for ever
@@ -123,7 +123,7 @@ def test_no_cluster(tiny: Terminal, shared_server: ChromaServer) -> None:
 
 
 def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
-    """Two workers load, then what the files no longer hold goes, as in a local load: never too much, never beside a reject."""
+    """After two workers have loaded, missing records are deleted under the limits of a local load."""
     sources = _shards(tiny, 120, shards=4)
     load = f"upsert-cli run '{sources}' --chroma {server.url} --delete-missing --scope s --refs-root refs"
     ray = f"{load} --engine ray --ray-address {head.address} --workers 2"
@@ -132,7 +132,7 @@ def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, head: 
     before = server.records("default")
     first = tiny.folder / "shards" / "00.jsonl"
     pointer = {"object_id": "late", "payload": {}, "item_info": {"file_path": "late.txt"}}
-    first.write_text(json.dumps(pointer) + "\n")  # in place of 30 items, of which 12 come again in the last file
+    first.write_text(json.dumps(pointer) + "\n")  # in place of 30 items; 12 of them come again in the last file
     said = tiny.type(f"{ray} --task-id t --max-delete 10%", expect=4).stderr
     assert "18 of the 108 records" in said
     assert (tiny.info("t")["status"], server.records("default")) == ("refused", before)
@@ -148,7 +148,7 @@ def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, head: 
 
 
 def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
-    """Parts, means, own vectors and referenced texts of a queued load on Ray are those of a local one, and so are the events."""
+    """A queued load on Ray makes the chunks, means, own vectors, referenced texts and events of a local load."""
     vector = [float(number % 7 - 3) for number in range(384)]
     items: list[dict[str, Any]] = [
         {"object_id": f"o{row % 20}", "payload": {"text": f"sentence {row} of a text. " * (1 + 9 * (row % 4))}}
@@ -195,7 +195,7 @@ def test_a_collection_is_copied_with_its_vectors(terminal: Terminal, server: Chr
 
 
 class _Case:
-    """A load on two raylets, and the local one that it has to equal."""
+    """A load on two raylets, and the local load that it has to equal."""
 
     def __init__(self, terminal: Terminal, server: ChromaServer, raylets: Raylets) -> None:
         raylets.have(2)
@@ -228,7 +228,7 @@ class _Case:
         return int(json.loads(text.partition(" ")[2])["rows"])
 
     def check(self) -> None:
-        """Check that nothing is lost, doubled or different, and that the counts tell of each row once."""
+        """Check that no row is lost, doubled or different, and that each row is counted once."""
         _same(self.server.records("default"), self.local)
         task = self.terminal.info("ray")
         counts = task["counts"]
@@ -322,7 +322,7 @@ def test_the_server_restarts(case: _Case) -> None:
 
 @pytest.mark.slow
 def test_a_deadly_row(tiny: Terminal, server: ChromaServer, raylets: Raylets) -> None:
-    """A row with which every worker dies is found and rejected, and all others are loaded."""
+    """A row that kills every worker is found and rejected, and all other rows are loaded."""
     raylets.have(2)
     items = [{"object_id": f"obj-{row:03d}", "payload": {"text": f"text {row}"}} for row in range(200)]
     items[77]["payload"] = {"text": DEADLY}

@@ -76,7 +76,7 @@ def test_chunks_are_joined_by_workers(tiny: Terminal, server: ChromaServer, rayl
 
 @pytest.mark.slow
 def test_items_with_vectors_need_no_model(tiny: Terminal, server: ChromaServer, raylets: Raylets) -> None:
-    """`--model none` on Ray takes the vectors of the items, of their own dimension."""
+    """On Ray too, `--model none` loads the items' own vectors in their own dimension."""
     raylets.have(2)
     vectors = [[1.0, float(row % 7), float(row % 13)] for row in range(UNIT_ROWS + 100)]
     items = [{"object_id": f"i{row}", "payload": {"vector": vector, "n": row}} for row, vector in enumerate(vectors)]

@@ -1,4 +1,4 @@
-"""Units are given out until each has one receipt, whoever dies in between, and one bad row costs no others."""
+"""Units are given out until each has one receipt, even if workers die, and a bad row costs no other row."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_each_row_is_committed_once(
 
 
 def test_the_parts_of_a_unit_may_end_in_any_order() -> None:
-    """Of an id in two parts that were loaded side by side, both are told, so that the later row is loaded once more."""
+    """If two parts loaded at the same time share an id, both are reported and the later row is loaded again."""
     left = [3]
 
     def run(unit: Unit) -> Receipt:
@@ -100,7 +100,7 @@ def test_the_parts_of_a_unit_may_end_in_any_order() -> None:
 
 
 def test_one_deadly_row_ends_few_workers() -> None:
-    """A row that kills is found after some twenty deaths, and is told with its place and the reason."""
+    """A row that kills its worker is found after about twenty deaths, and reported with its position and the reason."""
     workers = StandIns(_run, dies=lambda unit: 137 in _rows(unit))
     [receipt] = _dispatch(workers).run(iter([_unit(0, ROWS)]))
     [reject] = receipt.rejects
@@ -123,7 +123,7 @@ def test_a_unit_that_always_kills_is_given_up() -> None:
 
 @pytest.mark.parametrize("row", [30, 3_000, 30_000])
 def test_an_open_unit_with_a_deadly_row(row: int) -> None:
-    """In a file that could not be cut, a row that kills is found as well, however far behind."""
+    """In a file that cannot be cut into units, a deadly row is found at any position."""
 
     def run(unit: Unit) -> Receipt:
         rows = (40_000 if unit.end is None else unit.end) - unit.after
@@ -139,7 +139,7 @@ def test_an_open_unit_with_a_deadly_row(row: int) -> None:
 
 
 def test_an_open_unit_that_always_kills_ends_the_load() -> None:
-    """In a file that could not be cut and that kills wherever it is read, nobody can say which rows are lost."""
+    """If a file that cannot be cut always kills its worker, the load fails, since the lost rows are unknown."""
     workers = StandIns(_run, dies=lambda _: True)
     with pytest.raises(UpsertCliError, match=r"in the rows after row \d+ of a\.jsonl: SIGSEGV"):
         list(_dispatch(workers).run(iter([_unit(0, None)])))
@@ -157,7 +157,7 @@ def test_the_rest_of_an_open_unit_is_loaded() -> None:
 
 
 def test_errors_come_back_as_they_are() -> None:
-    """A fault that belongs to no item is handed on at once, for whoever runs the load to raise."""
+    """A fault that belongs to no item is passed on unchanged and at once."""
     error = UpsertCliError(message="no memory")
     workers = StandIns(lambda unit: Receipt(unit=unit, error=error))
     [receipt] = _dispatch(workers).run(iter([_unit(0, ROWS)]))
@@ -173,7 +173,7 @@ class _StillBorn(StandIns):
 
 
 def test_workers_that_never_come_up_end_the_load() -> None:
-    """Where no worker can start, the load ends soon and says why."""
+    """If no worker can start, the load ends soon and names the reason."""
     with pytest.raises(UpsertCliError, match="no module named upsert_cli"):
         list(_dispatch(_StillBorn(_run)).run(iter([_unit(0, ROWS)])))
 
@@ -187,7 +187,7 @@ class _OneSlow(StandIns):
 
 
 def test_nobody_waits_for_a_worker_that_is_slow_to_start() -> None:
-    """A worker that is never ready gets no unit, and the others load all of them."""
+    """A worker that never becomes ready gets no unit, and the others load all of them."""
     workers = _OneSlow(_run)
     receipts = list(_dispatch(workers, count=2).run(iter([_unit(0, 100), _unit(100, ROWS)])))
     assert sum(receipt.counts.read for receipt in receipts) == ROWS
@@ -200,7 +200,7 @@ class _Idle(StandIns):
 
 
 def test_waiting_is_interrupted() -> None:
-    """Whoever waits for workers that do not answer can give up at any moment."""
+    """Waiting for workers that do not answer can be interrupted at any moment."""
     looks = iter(range(5))
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""A load in units ends like one without, in whatever order they are done and whoever dies; the journal is the truth."""
+"""A load in units equals a load without them in any order of units and with any deaths; the journal is the truth."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> 
 
 
 def test_too_many_rejects_end_the_load(terminal: Terminal, tiny_model: Path) -> None:
-    """With `--max-failures` no unit is given out any more once too many rows are rejected, and what is done is kept."""
+    """With `--max-failures`, no further unit is given out once too many rows are rejected; finished units are kept."""
     terminal.write("a.jsonl", [{"object_id": f"obj-{row}", "payload": {"text": " "}} for row in range(100)])
     load = _Load(terminal, tiny_model, "a.jsonl", max_failures="10")
     with load.runner() as runner:

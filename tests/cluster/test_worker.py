@@ -1,4 +1,4 @@
-"""What a worker does with a unit: it never raises, and says in its receipt why a unit could not be loaded."""
+"""A worker never raises: its receipt says why a unit could not be loaded."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_folders_of_killed_workers_are_removed(
 
 
 def test_a_row_takes_the_place_of_a_later_one_that_fails(tmp_path: Path, tiny_model: Path) -> None:
-    """What a unit tells of an id is the row that was loaded, not the one behind it that could not be."""
+    """For each id, a unit's receipt names the row that was loaded, not a later row that failed."""
     path = tmp_path / "a.jsonl"
     path.write_text(
         "".join(f'{{"object_id": "a", "payload": {{"text": "{text}"}}}}\n' for text in ("one", "two", "horse"))
@@ -125,7 +125,7 @@ def test_a_row_takes_the_place_of_a_later_one_that_fails(tmp_path: Path, tiny_mo
 
 
 def test_a_changed_source_is_refused(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
-    """A file that changed between the plan and the run is not read, also where it was good a moment before."""
+    """A file that changed between the plan and the run is not read, even if it was unchanged a moment before."""
     runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
     unit = _only(sources)
     assert runner.run(unit).error is None
@@ -135,7 +135,7 @@ def test_a_changed_source_is_refused(tmp_path: Path, sources: list[Source], tiny
 
 
 def test_errors_do_not_stay(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
-    """A collection of another model is refused by the receipt, and the next unit opens it anew; so is one by a worker that got ready."""
+    """The receipt refuses a collection of another model; the next unit or a ready worker opens it again."""
     runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
     assert runner.run(_only(sources)).error is None
     runner.close()
@@ -152,7 +152,7 @@ def test_errors_do_not_stay(tmp_path: Path, sources: list[Source], tiny_model: P
 def test_a_machine_without_bf16_is_named(
     tmp_path: Path, sources: list[Source], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The processor that counts is the worker's, and it is asked before the collection is opened."""
+    """The worker's processor counts, and it is checked before the collection is opened."""
     monkeypatch.setitem(sys.modules, "openvino", None)  # means: not installed
     spec = _spec(tmp_path, sources, tiny_model)
     options = replace(spec.task.options, precision="bf16")
@@ -165,7 +165,7 @@ def test_a_machine_without_bf16_is_named(
 
 
 def test_a_worker_of_another_version_loads_nothing(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
-    """Both versions are named, and the machine to install the other one on; the collection is not opened."""
+    """The receipt names both versions and the machine to install the other one on; no collection is opened."""
     runner = UnitRunner(replace(_spec(tmp_path, sources, tiny_model), version="0.0.0"))
     runner.prepare()
     error = str(runner.run(_only(sources)).error)
@@ -177,7 +177,7 @@ def test_a_worker_of_another_version_loads_nothing(tmp_path: Path, sources: list
 def test_a_spec_names_secrets_and_holds_none(
     tmp_path: Path, sources: list[Source], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A spec is plain data without the secret, and a worker that lacks the variable says so."""
+    """A spec is plain data without the secret; a worker that lacks the variable says so."""
     monkeypatch.setenv("UPSERT_CLI_CHROMA_TOKEN", MARKER)
     spec = _spec(tmp_path, sources, tiny_model, secret="UPSERT_CLI_CHROMA_TOKEN")  # noqa: S106  # its name
     assert MARKER not in json.dumps(asdict(spec))

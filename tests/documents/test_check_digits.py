@@ -59,7 +59,7 @@ def test_a_rounded_float_is_no_difference(value: float, other: dict[str, Any]) -
 
 
 def test_records_of_older_versions_have_no_digits() -> None:
-    """A record stored without digits is unchanged, and a rounded float in it is no difference either."""
+    """A record that was stored without digits is unchanged, and a rounded float in it makes no difference."""
     document = _document({"x": ROUNDED, "y": 0.5, "z": -0.0})
     assert HASH_KEY in document.metadata
     assert as_stored(as_stored(document.metadata)) == as_stored(document.metadata)
@@ -72,5 +72,5 @@ def test_records_of_older_versions_have_no_digits() -> None:
 
 @pytest.mark.parametrize("digits", ["", "0", "zz", "0123"])
 def test_digits_that_do_not_fit_change_nothing(digits: str) -> None:
-    """Digits that somebody else wrote, or for another number of floats, are ignored."""
+    """Digits of another program, or for another number of floats, are ignored."""
     assert restored({"x": 1.5, "y": 2.5}, digits) == {"x": 1.5, "y": 2.5}

@@ -50,7 +50,7 @@ def _chunks(payload: dict[str, Any], object_id: str = "a", **recipe: Any) -> lis
 
 @fuzz(few=30, text=TEXTS, max_tokens=st.integers(8, 40))
 def test_chunks_cover_the_text_and_none_is_too_long(text: str, max_tokens: int) -> None:
-    """Joined, the chunks are the text, whatever its characters, and each fits by the model's own tokenizer."""
+    """Joined, the chunks equal the text, whatever its characters, and each fits by the model's own tokenizer."""
     chunks = list(_splitter(max_tokens).chunks(text))
     assert "".join(chunks) == text
     assert all(chunks)
@@ -147,7 +147,7 @@ PLACES = {"a#0": ">#", "a#1": ">#", "a#2": "$#", "a#average": "#"}
 
 
 def test_stored_ids_and_hashes_of_chunks_never_change() -> None:
-    """A new version makes the ids and hashes that are stored already, also of averages; those without a place are equal."""
+    """A new version makes the same ids and hashes, also for averages; chunks without a position count as equal."""
     payload = {"text": "One sentence is here. " * 6, "n": 1, "f": 0.1, "part": "own"}
     chunks = _chunks(payload, average=True, splitter=_splitter(16, overlap=4))
     with_own_vector = _chunks(payload | {"vector": [1.0, 2.0]}, average=True, scope="s")
@@ -161,7 +161,7 @@ def test_stored_ids_and_hashes_of_chunks_never_change() -> None:
 
 
 def test_a_chunk_with_another_place_is_another_record() -> None:
-    """The last chunk of a text that becomes longer has to be written again, and never passes for a whole item."""
+    """When a text becomes longer, its former last chunk is written again, and never passes for a whole item."""
     last, longer = "h.m~a$#", "h.m>#"
     assert is_same(last, "h.m$#")
     assert not is_same(last, longer)
@@ -191,7 +191,7 @@ def test_an_edit_changes_only_the_chunks_it_touches() -> None:
 
 
 def test_an_item_with_its_own_vector_is_one_chunk() -> None:
-    """It is not embedded, so it need not be split; another vector changes the hash."""
+    """An own vector is not embedded, so its item is not split; another vector changes the hash."""
     [chunk] = _chunks({"text": "One sentence is here. " * 12, "vector": [1.0, 2.0]})
     assert (chunk.id, list(chunk.vector or ()), chunk.is_last_chunk) == ("a#0", [1.0, 2.0], True)
     [other] = _chunks({"text": chunk.text, "vector": [2.0, 1.0]})

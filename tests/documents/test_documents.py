@@ -1,4 +1,4 @@
-"""An item's record in the collection: its text, its flat metadata, and a hash that tells what changed."""
+"""An item's record in the collection: its text, its flat metadata, and a hash that shows each change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _metadata(payload: dict[str, Any], info: dict[str, Any] | None = None) -> di
 
 
 def _typed(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata that tells 1 from 1.0 and True, as == does not."""
+    """Return metadata in which 1, 1.0 and True differ, as they do not under ==."""
     return {key: (type(value), value) for key, value in metadata.items()}
 
 
@@ -316,7 +316,7 @@ texts = st.text(min_size=1) | st.sampled_from(["\0", "\x1b[31m", "\u202e", "\uff
     ),
 )
 def test_chroma_returns_every_document_as_it_was(client: ClientAPI, rows: list[tuple[str, Any, Any]]) -> None:
-    """Every document is stored as it is, whatever the item held, and affects no other row of its call."""
+    """Every document is stored exactly, whatever the item holds, and affects no other row of its call."""
     documents = []
     for number, (text, payload, info) in enumerate(rows):
         try:

@@ -1,4 +1,4 @@
-"""File references: a text is read only from below one folder, whatever an item's path tries."""
+"""File references: a text is read only from below one folder, whatever path an item names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that fastembed does not list: what their files say, and the vectors that follow from it."""
+"""Models that fastembed does not list: the settings in their files, and the resulting vectors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write(folder: Path, name: str, value: object) -> None:
 
 
 def modules(folder: Path, *names: str) -> None:
-    """Write a list of modules, each in a folder of its own as sentence-transformers numbers them, but the first."""
+    """Write a list of modules, each except the first in its own numbered folder, as sentence-transformers does."""
     listed = [
         {"idx": number, "path": f"{number}_{name}" if number else "", "type": LISTED + name}
         for number, name in enumerate(names)
@@ -95,7 +95,7 @@ def found(folder: Path, **given: Any) -> Model:
     ],
 )
 def test_the_files_name_the_pooling(folder: Path, settings: dict[str, Any], pooling: Pooling) -> None:
-    """Both forms of the settings of a pooling module are read, with or without a list of modules."""
+    """Both forms of a pooling module's settings are read, with or without a list of modules."""
     write(folder, "1_Pooling/config.json", settings | {"word_embedding_dimension": 24})
     assert found(folder).pooling == f"{pooling}, normalized"
     modules(folder, "Transformer", "Pooling")
@@ -116,7 +116,7 @@ def test_a_pooling_that_cannot_be_computed_is_named(folder: Path, modes: list[st
 
 
 def test_without_any_word_on_pooling_it_is_the_mean_with_a_warning(folder: Path) -> None:
-    """It is that of sentence-transformers; the warning is gone once the option or a file names it."""
+    """The default is the mean, as in sentence-transformers; naming the pooling ends the warning."""
     context = Recorder()
     assert find_model(MINE, given=GivenFolder(path=folder), context=context).pooling == "mean, normalized"
     [warning] = context.warnings
@@ -141,7 +141,7 @@ def test_without_any_word_on_pooling_it_is_the_mean_with_a_warning(folder: Path)
 def test_the_output_is_the_one_that_the_pooling_needs(
     folder: Path, outputs: list[Output], pooling: Pooling | None, expected: tuple[str, str, int]
 ) -> None:
-    """A graph with an output for whole texts needs no pooling; its sizes beat those of the settings."""
+    """A graph with an output for whole texts needs no pooling, and its sizes override those in the settings."""
     (folder / "model.onnx").write_bytes(graph(*outputs))
     write(folder, "config.json", {"hidden_size": 96})
     model = found(folder, pooling=pooling)
@@ -233,7 +233,7 @@ def test_a_mean_without_the_prompt_is_refused(folder: Path, pooling: str, flag: 
 def test_texts_that_would_be_read_in_another_way_are_refused(
     folder: Path, file: str, settings: dict[str, object]
 ) -> None:
-    """The vectors would not be those of sentence-transformers, so a setting that fastembed does not know is named."""
+    """A setting that fastembed ignores would change the vectors, so it is refused by name."""
     write(folder, file, settings)
     with pytest.raises(UsageFault, match=r"cut long texts at their beginning|change texts to lower case"):
         found(folder)
@@ -313,7 +313,7 @@ def test_a_name_has_to_be_printable(folder: Path, name: str) -> None:
 
 
 def test_a_listed_model_takes_no_pooling(tiny_model: Path) -> None:
-    """Fastembed knows how to use the models in its list."""
+    """For a model in its list, fastembed uses the right pooling itself."""
     with pytest.raises(UsageFault, match="--pooling and --no-normalize are for models that fastembed does not list"):
         find_model(DEFAULT_MODEL, given=GivenFolder(path=tiny_model, pooling="cls"))
 
@@ -321,7 +321,7 @@ def test_a_listed_model_takes_no_pooling(tiny_model: Path) -> None:
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last-token"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_vectors_are_those_of_the_pooling(tiny_model: Path, pooling: Pooling, normalize: bool) -> None:
-    """Each pooling is applied to what the graph computes; several models of one name get along in a process."""
+    """Each pooling is applied to the graph's output; several models of one name work in one process."""
     model = found(tiny_model, pooling=pooling, normalize=normalize)
     assert parse_steps(model.pooling or "") == (pooling, normalize)
     vectors = load_model(model).embed(TEXTS)
@@ -335,7 +335,7 @@ def test_vectors_are_those_of_the_pooling(tiny_model: Path, pooling: Pooling, no
 
 
 def _pooled(folder: Path, text: str, pooling: Pooling) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the vector of a text, pooled by hand."""
+    """Return the vector of a text, pooled with numpy."""
     import onnxruntime
     from tokenizers import Tokenizer
 

@@ -29,7 +29,7 @@ TEXTS = [
     "a text that is much longer than the limit of the model " * 60,
 ]
 
-# What others publish for this model: fastembed's tests for the first, the original implementation for the second.
+# Published for this model: the first by fastembed's tests, the second by the original implementation.
 PUBLISHED = {
     "hello world": [-0.034477, 0.031023, 0.006735, 0.026109, -0.039362],
     "This is an example sentence": [0.06765693, 0.06349593, 0.04871314, 0.07930495, 0.03744806],

@@ -19,7 +19,7 @@ from upsert_cli.errors import UpsertCliError
 
 
 def test_only_the_beginning_of_an_endless_text_is_tokenized(tiny_model: Path) -> None:
-    """Its vector equals that of the whole text, wherever a word is cut, and 7 MB of text take little memory."""
+    """A long text has the same vector as its beginning, wherever a word is cut, and 7 MB of text take little memory."""
     from fastembed import TextEmbedding
 
     model = find_model(DEFAULT_MODEL, given=GivenFolder(path=tiny_model))

@@ -1,4 +1,4 @@
-"""The model hub: it is asked only if it can be reached, and fetched models are found again without a network."""
+"""The model hub: it is asked only if it is reachable, and fetched models are found again without a network."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_model_of_the_hub_is_found_again_without_it(hub: Hub, tmp_path: Path) 
 
 
 def test_a_cache_behind_a_link_can_be_used_and_moved(hub: Hub, tmp_path: Path) -> None:
-    """A cache may be a link to another folder, and keeps its models when it is moved."""
+    """A cache may be a link to another folder, and its models survive a move."""
     (tmp_path / "far" / "away" / "disk").mkdir(parents=True)
     (tmp_path / "cache").symlink_to(tmp_path / "far" / "away" / "disk")
     assert find("BAAI/bge-small-zh-v1.5", tmp_path / "cache", hub)["source"] == "model hub"
@@ -248,7 +248,7 @@ def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.Monkey
 def test_behind_a_proxy_only_the_proxy_has_to_answer(
     monkeypatch: pytest.MonkeyPatch, listening_port: int, closed_port: int
 ) -> None:
-    """With a proxy the host itself is not resolved; hosts in NO_PROXY are asked directly."""
+    """With a proxy, the host itself is not resolved; hosts in NO_PROXY are contacted directly."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listening_port}")
     check_reachable("https://hub.invalid")
     monkeypatch.setenv("HTTPS_PROXY", f"user:secret@127.0.0.1:{closed_port}")

@@ -62,7 +62,7 @@ def test_the_cached_default_model_loads_nothing_heavy(model: Model) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_the_cached_default_model_needs_no_network(model: Model) -> None:
-    """A cached model is neither verified nor refreshed over the network, whatever the case of its name's letters."""
+    """A cached model is neither verified nor refreshed over the network; letter case in its name does not matter."""
     found = find_model(DEFAULT_MODEL.upper())
     assert (found.name, found.dimension, found.max_tokens) == (DEFAULT_MODEL, 384, 256)
     assert found.folder == model.folder

@@ -28,7 +28,7 @@ from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.errors import UpsertCliError
 
 STATIC_MODEL = "minishlab/potion-base-8M"
-LEAST_COSINE = 0.9999  # of a vector to that of fp32
+LEAST_COSINE = 0.9999  # of a vector to the fp32 vector
 SAME_NEIGHBOURS = 0.995  # of the ten nearest
 FAKE_OPENVINO = """
 class Core:
@@ -121,7 +121,7 @@ def test_the_weights_may_have_a_file_of_their_own(bf16: None, tiny_model: Path, 
 
 @pytest.mark.parametrize("damage", ["operator", "no graph"])
 def test_a_graph_that_openvino_cannot_compile(bf16: None, tiny_model: Path, tmp_path: Path, damage: str) -> None:
-    """The error names the file and the precision that works; it is one line."""
+    """The error is one line that names the file and a precision that works."""
     import onnx
 
     folder = shutil.copytree(tiny_model, tmp_path / "model")
@@ -166,7 +166,7 @@ def _type_on(machine: str, terminal: Terminal, line: str, *, expect: int = 0) ->
 def test_a_machine_without_it_refuses_before_there_is_a_task(
     tiny: Terminal, make_items: Items, prepare: Callable[[Path], str], reason: str
 ) -> None:
-    """Package and processor are named, the journal is empty, and a task of another machine stays where it is."""
+    """The error names package and processor, the journal stays empty, and another machine's task keeps its state."""
     tiny.write("a.jsonl", make_items(3))
     machine = prepare(tiny.folder)
     for line in ("run a.jsonl --dry-run", "run a.jsonl --enqueue", "models check"):
@@ -201,7 +201,7 @@ def test_a_task_that_comes_to_a_machine_without_it(bf16: None, tiny: Terminal, m
     ],
 )
 def test_options_that_do_not_go_with_it(tiny: Terminal, make_items: Items, options: str, reason: str) -> None:
-    """They are usage errors, and there is no task."""
+    """Each combination is a usage error, and no task is created."""
     tiny.write("a.jsonl", make_items(3))
     assert reason in tiny.type(f"upsert-cli run a.jsonl --precision bf16 {options}", expect=2).stderr
     assert tiny.type("upsert-cli list --json").stdout.strip() == "[]"

@@ -20,12 +20,12 @@ from upsert_cli.embedding.models import find_model, list_models, prefixes_of
 
 
 def test_every_model_has_an_entry() -> None:
-    """A model that is new in fastembed fails this test until its prefixes, or that it has none, are in the table."""
+    """A model that is new in fastembed fails this test until the table has its prefixes or says that it needs none."""
     assert {entry.name for entry in list_models()} == set(PREFIXES)
 
 
 def test_models_whose_description_asks_for_prefixes_have_some() -> None:
-    """The table agrees with the descriptions in fastembed's list, but for one that knows of the tasks alone."""
+    """The table agrees with the descriptions in fastembed's list, except for one model that is listed by task alone."""
     asking = {
         entry.name: "necessary" not in said or said.startswith("necessary")
         for entry in list_models()

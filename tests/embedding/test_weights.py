@@ -1,4 +1,4 @@
-"""The digest of a model's files changes with the vectors, and is made of each file once."""
+"""The digest of a model's files changes with the vectors, and each file is read for it once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FILES = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of a model, in a home of its own."""
+    """Return the folder of a model, with a separate home."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return _made(tmp_path / "model")
 
@@ -54,7 +54,7 @@ def _digest(folder: Path) -> str:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_digest_is_that_of_everything_that_decides_a_vector(folder: Path, tmp_path: Path, name: str) -> None:
-    """It is the same in another folder, and changes with the graph, its external data and the tokenizer alone."""
+    """The digest changes only with the graph, its external data and the tokenizer, not with the folder."""
     before = _digest(folder)
     assert _digest(_made(tmp_path / "other")) == before
     # An empty text as the graph's documentation, and a space in the other files.
@@ -84,7 +84,7 @@ def test_unchanged_files_are_not_read_again(folder: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("content", ["half a", "[]", '{"1": 2}', ""])
 def test_a_damaged_cache_only_costs_time(folder: Path, tmp_path: Path, content: str) -> None:
-    """Files are read again if what is known of them cannot be read, or cannot be kept."""
+    """Files are read again if the kept digests cannot be read or written."""
     before = _digest(folder)
     (tmp_path / "cache" / "upsert-cli" / KNOWN_FILE).write_text(content)
     assert _digest(folder) == before

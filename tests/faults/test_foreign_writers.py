@@ -1,4 +1,4 @@
-"""A program of others works in the Chroma folder while we load: our exit code is true, and the collection stays whole."""
+"""Another program works in the Chroma folder during a load: the exit code is right, and the collection stays whole."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"
 
 Collection = dict[str, dict[str, Any]]
 
-# A plain client, without a lease: opens the folder, tells when it is ready, does its work until it is told to end.
+# A plain client without a lease: opens the folder, prints `ready`, and works until a line ends it.
 FOREIGN = """
 import os, select, sys, time
 import chromadb
@@ -64,7 +64,7 @@ print(written, failed, flush=True)
 def foreign(
     terminal: Terminal, collection: str, what: str, *, begin: Callable[[], object] = lambda: None
 ) -> Iterator[list[int]]:
-    """Run a foreign program at the same time; afterwards the list says how many rows it wrote, and how often it failed.
+    """Run a foreign program at the same time; afterwards the list holds its written rows and its failures.
 
     Args:
         terminal: Whose folder it opens.
@@ -104,7 +104,7 @@ def _items(mark: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """Return the collection after a load that nobody disturbs."""
+    """Return the collection after an undisturbed load."""
     terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("a.jsonl", _items("second"))
     terminal.type(LINE)
@@ -113,7 +113,7 @@ def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Coll
 
 @pytest.fixture
 def loaded(tiny: Terminal, tiny_model: Path) -> Terminal:
-    """Return a terminal with a load behind it, and one to come that replaces every text."""
+    """Return a terminal with a finished load, and a source for another load that replaces every text."""
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     tiny.write("a.jsonl", _items("first"))
     tiny.type("upsert-cli run a.jsonl --task-id first")
@@ -128,7 +128,7 @@ def _start_and_wait(terminal: Terminal, started: list[subprocess.Popen[str]]) ->
 
 
 def _finish(terminal: Terminal, code: int, errors: str) -> None:
-    """Check that an exit code is the truth; after an error, do what its message says."""
+    """Check that an exit code is right; after an error, follow the remedy in its message."""
     assert "Traceback" not in errors
     if code == 0:
         assert terminal.info("t")["status"] == "done"
@@ -152,7 +152,7 @@ def _assert_whole(terminal: Terminal, expected: Collection, *, others: int = 0) 
 
 
 def _assert_verified(terminal: Terminal) -> None:
-    """Check that every record is there as it should be, and that all of them are found, if need be after a repair.
+    """Check that every record is correct and can be found, after a repair if necessary.
 
     Chroma's index, left to itself too, drops about one in 700 records when all of these texts are replaced, whose
     vectors are close to each other: no query comes to such a record. `verify` says so, and a repair brings it back.
@@ -181,7 +181,7 @@ def _assert_verified(terminal: Terminal) -> None:
 def test_a_folder_that_another_program_has_open_is_refused(
     loaded: Terminal, expected: Collection, collection: str, what: str
 ) -> None:
-    """A program that has any collection open, even idle, is named with its pid; once it has ended the load goes on."""
+    """A program with any open collection, even idle, is named with its pid; after its end the load works."""
     with foreign(loaded, collection, what) as told:
         refused = loaded.type(LINE, expect=4).stderr
         assert loaded.info("t")["status"] == "refused"
@@ -197,7 +197,7 @@ def test_a_folder_that_another_program_has_open_is_refused(
 
 @pytest.mark.parametrize("way", ["another path", "a link to the folder", "a link to the database"])
 def test_an_open_folder_is_known_by_its_files(loaded: Terminal, way: str) -> None:
-    """The path by which a program has come to the files does not matter."""
+    """An open file is found by whatever path the program opened it."""
     other = loaded.folder / "elsewhere"
     if way == "another path":
         (loaded.folder / "sub").mkdir()
@@ -229,7 +229,7 @@ def test_reading_goes_on_beside_an_idle_program(loaded: Terminal) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["write", "read"])
 def test_a_program_that_opens_the_folder_midway(loaded: Terminal, expected: Collection, what: str) -> None:
-    """A program that opens the very collection in the middle of a load and writes rows of its own, or only reads."""
+    """A program opens the same collection during a load, and writes its own rows or only reads."""
     started: list[subprocess.Popen[str]] = []
     start = functools.partial(_start_and_wait, loaded, started)
     with foreign(loaded, "default", what, begin=start) as told:
@@ -242,7 +242,7 @@ def test_a_program_that_opens_the_folder_midway(loaded: Terminal, expected: Coll
     assert told[0] > 0
     looked = json.loads(loaded.type("upsert-cli verify t --json", expect=3).stdout)
     print(f"exit {code}, {told[0]} foreign rows, {told[1]} of their writes failed")
-    # What others wrote without a document is named, and a repair that cannot make its vectors does not take them away.
+    # Foreign records without a document are named, and a repair that cannot embed them leaves them alone.
     assert (looked["missing"]["count"], looked["different"]["count"]) == (0, told[0])
     loaded.type("upsert-cli verify t --repair", expect=3)
     _assert_whole(loaded, expected, others=told[0])

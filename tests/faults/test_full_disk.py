@@ -1,4 +1,4 @@
-"""A disk that is full: what was there stays whole, the message says where and what to do, and it works again after."""
+"""A full disk: existing data stays whole, the message names the path and a remedy, and later loads work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Collection = dict[str, dict[str, Any]]
 
 @dataclass
 class Disk:
-    """A file system in memory, small enough to be filled."""
+    """A file system in memory, small enough to fill."""
 
     path: Path
 
@@ -52,7 +52,7 @@ class Disk:
         (self.path / "filler").unlink()
 
     def grow(self, size: int) -> None:
-        """Make the disk larger, to so many MiB."""
+        """Grow the disk to a size in MiB."""
         _mount("-o", f"remount,size={size}m,nr_inodes=10000", str(self.path))
 
 
@@ -78,7 +78,7 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
 
 @contextmanager
 def halted(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Stop a process and what it started for a while."""
+    """Stop a process and its children for a while."""
     os.killpg(process.pid, signal.SIGSTOP)
     try:
         yield
@@ -118,7 +118,7 @@ def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Coll
 
 
 def _assert_full(errors: str, path: Path) -> None:
-    """Check that the message names the path and what to do, in one line."""
+    """Check that one line of the message names the path and the remedy."""
     (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
     assert str(path) in line
     assert "make room" in line
@@ -143,7 +143,7 @@ def _assert_whole(terminal: Terminal) -> None:
 
 
 def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], expected: Collection) -> None:
-    """A load finds no room, then some that ends under it: each time what was there is whole, and at last it is done."""
+    """A load fails on a full disk at its start, then midway: each time the data is whole, and at last it is done."""
     terminal, disk = loaded
     disk.fill(leave=MIB)
     _assert_full(terminal.type(NEW, expect=1).stderr, disk.path)
@@ -196,7 +196,7 @@ class FolderWithoutReserve(LocalFolder):
     "leave", [900_000, *(pytest.param(n * 300_000, marks=pytest.mark.slow) for n in (0, 1, 2, 4, 5, 6, 7, 8))]
 )
 def test_full_in_the_middle_of_the_flush(make_disk: Callable[..., Disk], leave: int) -> None:
-    """Somebody else takes the last of the reserve while the index is written: that is said, and no row is lost."""
+    """Another program takes the last space while the index is written: the error says so, and no row is lost."""
     disk = make_disk()
     target = a_target(disk.path, dimension=384)
     location = FolderWithoutReserve(path=Path(target.path), collection=target.collection)
@@ -225,7 +225,7 @@ def test_full_in_the_middle_of_the_flush(make_disk: Callable[..., Disk], leave: 
 
 
 def test_no_more_files(tiny: Terminal, make_disk: Callable[..., Disk]) -> None:
-    """A disk that takes no more files, though it has room, is named; once it takes some, all is loaded."""
+    """A disk without free inodes is named; once it has some, all rows are loaded."""
     disk = make_disk(f"size={SIZE}m,nr_inodes=8")
     (tiny.folder / "chroma").symlink_to(disk.path / "chroma")
     tiny.write("new.jsonl", _items(0, 20, "new"))
@@ -239,7 +239,7 @@ def test_no_more_files(tiny: Terminal, make_disk: Callable[..., Disk]) -> None:
 
 
 def test_a_full_temporary_folder_is_named(tiny: Terminal, make_disk: Callable[..., Disk]) -> None:
-    """Where the database has no room for what is temporary, it is that folder that is named; then all is loaded."""
+    """If the database has no temporary space, the error names that folder; with space, all rows are loaded."""
     disk = make_disk("size=1m")
     tiny.env["TMPDIR"] = str(disk.path)
     disk.fill(leave=0)
@@ -285,7 +285,7 @@ def test_journal_full_before_the_start_and_in_the_middle(
 
 
 def test_a_model_that_finds_no_room(terminal: Terminal, make_disk: Callable[..., Disk]) -> None:
-    """A full disk below the cache of models is what the error says, not that the model was not found."""
+    """The error names the full disk below the model cache; it does not say that the model was not found."""
     cache = make_disk("size=1m").path / "cache"
     shelf = terminal.folder / "index"
     shelf.mkdir()

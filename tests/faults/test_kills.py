@@ -31,7 +31,7 @@ Records = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undisturbed:
-    """A run that nobody interrupts."""
+    """An uninterrupted load."""
 
     records: Records
     """Its collection: document, metadata and vector by id."""
@@ -57,7 +57,7 @@ def items() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(items: list[dict[str, Any]], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Run a load that nobody interrupts."""
+    """Run a load to its end without an interruption."""
     terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("a.jsonl", items)
     began = time.monotonic()
@@ -69,7 +69,7 @@ def undisturbed(items: list[dict[str, Any]], tiny_model: Path, tmp_path_factory:
 def test_kills_at_random_instants_lose_nothing(
     tiny: Terminal, items: list[dict[str, Any]], undisturbed: Undisturbed, kills: int
 ) -> None:
-    """Whoever is killed with -9, the runner, its writer or both: restarted until done, nothing is lost or doubled."""
+    """After kill -9 of the runner, its writer or both, restarts finish the load with nothing lost or doubled."""
     choose = random.Random(kills)
     done = 0
     loads = 0
@@ -157,7 +157,7 @@ def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        return  # it came to its end in this moment
+        return  # it has just ended
 
 
 def _has_task(terminal: Terminal) -> bool:

@@ -1,4 +1,4 @@
-"""What ends a load early and is no crash: a cancel, a dead runner, a refusal midway, a closed terminal, a bad model."""
+"""Early ends of a load without a crash: a cancel, a dead runner, a late refusal, a closed terminal, a bad model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _stored(terminal: Terminal) -> int:
 
 @pytest.mark.parametrize("rows", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_cancel_stops_a_load_within_a_large_batch(tiny: Terminal, make_items: Items, rows: int) -> None:
-    """Also where one batch has thousands of rows, a cancel from elsewhere is heard while it is being written."""
+    """A cancel from another process works while a batch of thousands of rows is being written."""
     tiny.write("a.jsonl", make_items(rows))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size {rows}")
     wait_until(lambda: _stored(tiny) > 0)
@@ -76,7 +76,7 @@ def test_cancel_stops_a_load_within_a_large_batch(tiny: Terminal, make_items: It
 
 
 def test_a_dead_runner_is_seen(tiny: Terminal, make_items: Items) -> None:
-    """A task whose runner was killed with -9 is shown as `processing` and not running, by the next look at it."""
+    """The next command shows a task whose runner was killed with -9 as `processing` and not running."""
     tiny.write("a.jsonl", make_items(800))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
     tiny.halt_when(process, "t")
@@ -97,7 +97,7 @@ def test_a_dead_runner_is_seen(tiny: Terminal, make_items: Items) -> None:
 
 
 def test_a_folder_that_is_lost_midway(tiny: Terminal, make_items: Items) -> None:
-    """The writer is killed and another takes the folder: it failed after a part, which is said, and can be continued."""
+    """If the writer is killed and another load takes the folder, the task fails midway and can continue."""
     tiny.write("a.jsonl", make_items(800))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
     wait_until(lambda: tiny.has_checkpoint("t"))
@@ -125,7 +125,7 @@ def test_a_folder_that_is_lost_midway(tiny: Terminal, make_items: Items) -> None
 
 
 def test_a_closed_terminal_stops_at_a_checkpoint(tiny: Terminal, make_items: Items) -> None:
-    """Who closes the batch with the progress bars in it sends SIGHUP: it is honoured though nothing can be shown."""
+    """Closing the terminal window sends SIGHUP, which stops the load although nothing can be shown."""
     tiny.write("a.jsonl", make_items(800))
     ours, theirs = pty.openpty()
     process = tiny.start(
@@ -136,7 +136,7 @@ def test_a_closed_terminal_stops_at_a_checkpoint(tiny: Terminal, make_items: Ite
     draining.start()
     draining.join(SECONDS)
     os.close(ours)
-    for _ in range(2):  # after each checkpoint the bars are moved, with nobody to see them
+    for _ in range(2):  # after each checkpoint the bars are drawn, on no terminal
         tiny.wait_for_rows("t")
     assert process.poll() is None
     os.kill(process.pid, signal.SIGHUP)
@@ -169,7 +169,7 @@ containers = pytest.mark.skipif(
 
 
 def _start_contained(terminal: Terminal, line: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
-    """Start a command as PID 1 of a container, and return what waits for it, and its process id seen from outside."""
+    """Start a command as PID 1 of a container; return the process that waits for it, and its id from outside."""
     process = terminal.start(line, contained=True, **options)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_until(lambda: children.read_text() != "")
@@ -212,7 +212,7 @@ def test_a_load_that_is_pid_1_exits_with_the_code_of_its_signal(
 def test_a_command_that_waits_as_pid_1_exits_with_the_code_of_its_signal(
     tiny: Terminal, make_items: Items, line: str, number: signal.Signals
 ) -> None:
-    """What only waits ends by a signal with 128 + n too."""
+    """A waiting command also ends a signal with 128 + n."""
     tiny.write("a.jsonl", make_items(1))
     if "info" in line:
         tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
@@ -225,7 +225,7 @@ def test_a_command_that_waits_as_pid_1_exits_with_the_code_of_its_signal(
 
 
 def _catches_signals(pid: int) -> bool:
-    """Tell whether a process has handlers for all signals that end it, so that none is dropped."""
+    """Check that a process handles all ending signals, so that none is dropped."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(status.split("SigCgt:")[1].split()[0], 16)
     return all(caught >> (number - 1) & 1 for number in ENDING)
@@ -340,7 +340,7 @@ def test_a_segment_that_is_zeroed_during_a_load(tiny: Terminal, make_items: Item
 def test_a_task_tells_which_signal_stopped_its_last_attempt(
     tiny: Terminal, make_items: Items, number: signal.Signals
 ) -> None:
-    """Until the next attempt begins; what ends otherwise was stopped by none."""
+    """The signal is shown until the next attempt begins; an attempt that ends otherwise has none."""
     tiny.write("a.jsonl", make_items(480))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
     tiny.halt_when(process, "t")
@@ -358,7 +358,7 @@ def test_a_task_tells_which_signal_stopped_its_last_attempt(
 
 
 def test_a_worker_that_is_stopped_says_so_in_the_task_that_it_gives_back(tiny: Terminal, make_items: Items) -> None:
-    """The task is pending, and still tells what ended the attempt."""
+    """The task is pending, and still names the signal that ended the attempt."""
     tiny.write("a.jsonl", make_items(FEW))
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 16 --enqueue")
     process = tiny.start("upsert-cli work")

@@ -1,4 +1,4 @@
-"""Two runs that start at the same moment, as cron jobs do: one works, and the other ends as `--if-running` says."""
+"""Two runs that start at the same moment, as cron jobs do: one works, and `--if-running` decides about the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMES = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
 
 @dataclass(frozen=True)
 class Ended:
-    """How one of the two ended."""
+    """The end of one of the two runs."""
 
     code: int
     seconds: float
@@ -72,7 +72,7 @@ def _assert_whole(terminal: Terminal, names: set[str]) -> None:
 
 @pytest.mark.parametrize("times", TIMES)
 def test_refuse(tiny: Terminal, times: int) -> None:
-    """One works, the other is out with 4 long before that one ends, and says who works."""
+    """One works; the other exits with 4 long before the first ends, and names the first."""
     for number in range(times):
         terminal, same = _fresh(tiny, number), number % 2 == 1
         pair = _together(terminal, *(_line(name, same=same, if_running="refuse") for name in ("a", "b")))
@@ -102,7 +102,7 @@ def test_skip(tiny: Terminal, times: int) -> None:
 
 @pytest.mark.parametrize("times", TIMES)
 def test_wait(tiny: Terminal, times: int) -> None:
-    """Both end with 0: the second did its work after the first, or found it done."""
+    """Both exit with 0: the second works after the first, or finds the task done."""
     for number in range(times):
         terminal, same = _fresh(tiny, number), number % 2 == 1
         pair = _together(terminal, *(_line(name, same=same, if_running="wait") for name in ("a", "b")))

@@ -56,7 +56,7 @@ def _row(number: int, row: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("tasks", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_each_task_is_done_once(tiny: Terminal, tasks: int) -> None:
-    """With a worker killed in the middle of a task every task is done, one of them in two attempts, all others in one."""
+    """If a worker is killed during a task, that task is done in two attempts and every other in one."""
     for number in range(tasks):
         tiny.write(f"{number}.jsonl", (_row(number, row) for row in range(ROWS)))
         tiny.type(f"upsert-cli run {number}.jsonl --enqueue -q --task-id t{number} --chroma chroma-{number % FOLDERS}")

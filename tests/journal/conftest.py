@@ -18,7 +18,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 
 ROOT = Path(__file__).parents[2]
-UNPRIVILEGED = 65_534  # the user `nobody`, for whom permissions count where the tests run as root
+UNPRIVILEGED = 65_534  # the user `nobody`, since root has every permission
 
 
 def start(journal: Journal, task_id: str = "t") -> Claim:
@@ -29,7 +29,7 @@ def start(journal: Journal, task_id: str = "t") -> Claim:
 
 
 def die(claim: Claim) -> None:
-    """Leave everything as a killed process does: the kernel frees the lock, and nobody tidies up."""
+    """Leave everything as a killed process does: the kernel frees the lock, and nothing is cleaned up."""
     claim.lease.release()
 
 
@@ -54,7 +54,7 @@ def reach(journal: Journal, status: TaskStatus, task_id: str = "t") -> None:
 def start_process(
     module: str, *arguments: str | Path, before: Sequence[str] = (), root: Path = ROOT
 ) -> subprocess.Popen[str]:
-    """Start a module of these tests as a process of its own, possibly under another program or from a copy."""
+    """Start a module of these tests in its own process, possibly under another program or from a copy."""
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}
     return subprocess.Popen(
         [*before, sys.executable, str(root / "tests" / "support" / f"journal_{module}.py"), *map(str, arguments)],

@@ -155,7 +155,7 @@ def test_reading_costs_the_same_whatever_the_history(
 
 
 def test_a_full_segment_gets_no_more_tasks(journal: Journal) -> None:
-    """A task with thousands of sources does not slow down changes of others."""
+    """A task with thousands of sources does not slow down changes of other tasks."""
     journal.create(make_task("large", sources=tuple(f"/data/{number:0100}" for number in range(20_000))))
     journal.create(make_task("small"))
     assert (journal.folder / "tasks-000001.json").stat().st_size < 10_000
@@ -270,7 +270,7 @@ def test_a_killed_runner_loses_its_claim(journal: Journal) -> None:
 
 
 def test_a_killed_task_shows_its_checkpoint(journal: Journal) -> None:
-    """While a task is processing, rows, counts and rejects are those of the checkpoint, in `find` and in `list`."""
+    """While a task is processing, `find` and `list` show rows, counts and rejects from the checkpoint."""
     journal.create(make_task())
     claim = start(journal)
     with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
@@ -426,7 +426,7 @@ def test_a_new_task_does_not_inherit_the_checkpoint_of_a_lost_one(journal: Journ
 
 
 def test_a_pending_task_is_canceled_at_once(journal: Journal) -> None:
-    """Nobody runs it, so no runner has to be asked."""
+    """A pending task has no runner, so no cancel has to be requested."""
     reach(journal, PENDING)
     assert request_cancel(journal, "t").status is CANCELED
     assert journal.find("t").finished_at is not None
@@ -507,7 +507,7 @@ def test_cancel_of_a_task_that_ended_changes_nothing(journal: Journal, status: T
 
 
 def test_cancel_of_a_canceled_task_is_no_error(journal: Journal) -> None:
-    """It is returned unchanged."""
+    """The task is returned unchanged."""
     reach(journal, CANCELED)
     before = journal.find("t")
     assert request_cancel(journal, "t") == before == journal.find("t")
@@ -547,7 +547,7 @@ def test_standard_input_never_replaces_that_of_another_task(journal: Journal) ->
 def test_standard_input_of_a_task_that_cannot_be_created_is_removed(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an error no spool stands under the id; the next try finds the input where it was."""
+    """After an error no spool exists under the id; the next attempt finds the input at its old path."""
     with Incoming(journal) as incoming:
         (incoming.folder() / "0.jsonl").write_text("{}")
         with monkeypatch.context() as patch, pytest.raises(JournalUnwritable):
@@ -608,7 +608,7 @@ def test_a_reject_that_is_not_json_is_kept_without_its_item(journal: Journal) ->
 
 
 def test_lost_rejects_are_not_filled_up_with_zeros(journal: Journal) -> None:
-    """A file that is shorter than its checkpoint says is not filled with zeros, and no file is made without rejects."""
+    """A file that is shorter than its checkpoint is not filled with zeros, and no file is created without rejects."""
     path = journal.files("t").rejects
     with JsonLines.open_at(path, 1_000) as rejects:
         assert rejects.append([]) == 0

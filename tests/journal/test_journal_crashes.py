@@ -118,7 +118,7 @@ def test_many_processes_and_a_reader(journal: Journal, processes: int, tasks: in
 
 
 def look(folder: Path, over: threading.Event, failures: list[BaseException], looks: itertools.count[int]) -> None:
-    """List and find tasks until the others end; each list has all tasks of the previous one."""
+    """List and find tasks until the other processes end; each list contains all tasks of the previous one."""
     journal = Journal(folder)
     seen: dict[str, tuple[int, int]] = {}
     try:
@@ -132,7 +132,7 @@ def look(folder: Path, over: threading.Event, failures: list[BaseException], loo
                 journal.find("nothing")
             assert journal.warnings == []
             next(looks)
-    except BaseException as error:  # noqa: BLE001 -- whatever it is, it is for the thread that started this one
+    except BaseException as error:  # noqa: BLE001 -- any error is raised again in the main thread
         failures.append(error)
 
 

@@ -1,4 +1,4 @@
-"""Damage to a journal is named, moved aside and restored if possible; an empty journal never takes its place."""
+"""Damage to a journal is named, moved aside and restored if possible; it is never replaced by an empty journal."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_readers_see_the_previous_generation_and_touch_nothing(segments: Journal
     left = damage(path_of(segments, 0), kind)
     for _ in range(3):
         assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "b0", "a1", "a0"]
-        assert segments.find("a0").status is PENDING  # the last change is what the generation before does not have
+        assert segments.find("a0").status is PENDING  # the generation before lacks the last change
         assert segments.find("c0").status is CANCELED
     assert [task.id for task in segments.list(statuses=[CANCELED])] == ["c0"]
     assert len(segments.warnings) == 1
@@ -140,7 +140,7 @@ def test_a_writer_moves_the_damaged_file_aside_and_restores_the_previous_one(seg
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("number", [0, 2])
 def test_without_a_good_generation_other_segments_keep_working(segments: Journal, kind: str, number: int) -> None:
-    """The lost tasks are reported as lost, all others can be listed and changed, and the number is never used again."""
+    """The lost tasks are reported, all others can be listed and changed, and the segment's number is never reused."""
     lost = "abc"[number]
     damage(path_of(segments, number), kind)
     path_of(segments, number, ".bak").unlink()
@@ -171,7 +171,7 @@ def test_damage_in_an_old_segment_hides_no_task(segments: Journal, kind: str) ->
 
 
 def test_both_generations_damaged(segments: Journal) -> None:
-    """Both are moved aside, and nothing takes their place."""
+    """Both are moved aside, and nothing replaces them."""
     damage(path_of(segments, 2))
     damage(path_of(segments, 2, ".bak"), "garbage")
     segments.create(make_task("new"))
@@ -181,7 +181,7 @@ def test_both_generations_damaged(segments: Journal) -> None:
 
 
 def test_a_damaged_only_segment_is_not_an_empty_journal(journal: Journal) -> None:
-    """If all is lost, no file takes the damaged one's name, and a search reports what it could not read."""
+    """If all is lost, no file takes the damaged file's name, and a search reports the unreadable file."""
     reach(journal, PENDING)
     damage(path_of(journal, 0))
     fresh = Journal(journal.folder)
@@ -226,7 +226,7 @@ def test_two_files_damaged_in_one_second_are_both_kept(segments: Journal) -> Non
 
 
 def test_an_invalid_record_hides_no_other(segments: Journal) -> None:
-    """It is left out of the list with a warning, named by `find`, and stays in its file."""
+    """The record is left out of the list with a warning, named by `find`, and stays in its file."""
     path = path_of(segments, 1)
     path.write_bytes(path.read_bytes().replace(b'"status": "pending"', b'"status": "unheard"', 1))
     assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "a1", "a0"]

@@ -71,7 +71,7 @@ def owned_by_nobody(folder: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
 def test_all_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
-    """Folders have mode 0700 and files 0600, even the folders above the journal that had to be made."""
+    """With any umask, folders have mode 0700 and files 0600, even new folders above the journal."""
     before = os.umask(umask)
     try:
         fill(Journal(tmp_path / "state" / "upsert-cli"))
@@ -85,7 +85,7 @@ def test_all_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) ->
 
 
 def test_a_readme_explains_the_folder(journal: Journal) -> None:
-    """A README in the folder explains what it is, and the effect of removing it."""
+    """The README explains the folder and the effect of removing it."""
     journal.create(make_task())
     text = (journal.folder / "README").read_text()
     assert "belongs to upsert-cli" in text
@@ -154,7 +154,7 @@ def test_the_journal_itself_may_be_a_link(tmp_path: Path) -> None:
 
 
 def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.FixtureRequest) -> None:
-    """List, find and the check for a runner need no write access; other operations say what is missing."""
+    """List, find and the check for a runner need no write access; other operations name the missing permission."""
     journal = Journal(open_folder / "journal")
     fill(journal)
     claim = Claim.take(journal, "done")
@@ -270,7 +270,7 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
 
 
 def test_a_lock_that_is_never_released_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A suspended process does not make others hang forever; they name the file that it keeps locked."""
+    """A suspended process does not make others hang forever; they name the locked file."""
     monkeypatch.setattr("upsert_cli.journal.files.LOCK_SECONDS", 0.1)
     path = tmp_path / "locks" / "a.lock"
     with locked(path), pytest.raises(UpsertCliError, match=r"a\.lock locked for 0 seconds; look for"), locked(path):
@@ -317,7 +317,7 @@ def test_the_journal_loads_nothing_heavy() -> None:
 
 
 def test_a_removed_journal_is_noticed(journal: Journal) -> None:
-    """A process that has read a journal notices when it is gone."""
+    """A process that has read a journal notices its removal."""
     journal.create(make_task())
     journal.find("t")
     shutil.rmtree(journal.folder)

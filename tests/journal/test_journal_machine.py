@@ -1,4 +1,4 @@
-"""Any sequence of creating, running, canceling, restarting and dying leaves the journal as a dictionary would be.
+"""After any sequence of creating, running, canceling, restarting and dying, the journal equals a dictionary.
 
 A death is one at a system call: from the n-th call that changes a file, none is made any more, and the last write may
 be torn. Afterwards the journal has the state before or after the step, never a third one.
@@ -35,7 +35,7 @@ CHANGING = ("write", "fsync", "link", "replace", "rename", "unlink", "ftruncate"
 
 
 class Death(BaseException):
-    """Raised in place of a system call that the process did not live to make."""
+    """Raised in place of a system call that the dying process no longer makes."""
 
 
 @contextmanager
@@ -78,7 +78,7 @@ class Expected:
 
     @property
     def shown_rows(self) -> int:
-        """The rows that `find` shows: those of the checkpoint while the task is being processed."""
+        """Return the rows that `find` shows: the checkpoint's, while the task is being processed."""
         return self.checkpoint if self.status is PROCESSING and self.checkpoint is not None else self.rows
 
 

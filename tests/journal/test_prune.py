@@ -1,4 +1,4 @@
-"""Prune removes old tasks with all their files, and nothing else, whatever happens at the same time."""
+"""Prune removes old tasks with all their files and nothing else, whatever runs at the same time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 
 def _check(folder: Path, *, finished: bool) -> None:
-    """Check that the kept tasks are whole, that the others are whole or gone, and that nothing is damaged."""
+    """Check that the kept tasks are whole, that each other task is whole or gone, and that nothing is damaged."""
     journal = Journal(folder)
     there = {task.id for task in journal.list()}
     assert there >= STAYS
@@ -110,7 +110,7 @@ def test_the_newest_stay_and_only_given_states_count(tmp_path: Path) -> None:
 
 
 def test_a_task_that_changes_during_a_prune_stays(tmp_path: Path) -> None:
-    """A task that is claimed, or was changed since it was chosen, stays whole."""
+    """A task that is claimed, or changed since it was selected, stays whole."""
     journal = _fill(tmp_path)
     with Claim.take(journal, "o1"):
         gone = {task.id for task in prune_tasks(journal, before=BETWEEN)}
@@ -148,7 +148,7 @@ def test_readers_do_not_notice_a_prune(tmp_path: Path) -> None:
 
 
 def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
-    """The next prune removes what an interrupted one left, except the files of an id that was used again."""
+    """The next prune removes the leftovers of an interrupted one, except the files of an id that was used again."""
     journal = _fill(tmp_path)
     for number, name in ((0, "o1"), (0, "o2")):
         segment_at(tmp_path, number).remove(name)

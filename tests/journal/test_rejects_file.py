@@ -16,7 +16,7 @@ def _read(path: Path, *, length: int | None = None) -> list[Any]:
 
 
 def test_values_are_appended_after_a_known_length(tmp_path: Path) -> None:
-    """Opening at a length drops what comes after it; reading stops at a length or before half a line."""
+    """Opening at a length drops the rest of the file; reading stops at a length or before half a line."""
     path = tmp_path / "new" / "values.jsonl"
     with JsonLines.open_at(path, 0) as file:
         length = file.append([["a", 1]])
@@ -31,7 +31,7 @@ def test_values_are_appended_after_a_known_length(tmp_path: Path) -> None:
 
 
 def test_a_file_is_rewritten_whole_or_not_at_all(tmp_path: Path) -> None:
-    """The new content is there when the block ends; an error of the block passes unchanged and keeps the old content."""
+    """The new content is complete when the block ends; an error in the block keeps the old content."""
     path = tmp_path / "values.jsonl"
     with JsonLines.rewriting(path) as file:
         file.append([1, 2])

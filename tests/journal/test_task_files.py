@@ -149,7 +149,7 @@ def test_a_checkpoint_with_lost_rejects_restarts_at_the_beginning(journal: Journ
 
 
 def test_a_folder_in_place_of_a_file_is_named(journal: Journal) -> None:
-    """The error names the file, and says that it is a folder."""
+    """The error names the file and says that it is a folder."""
     die(_begin(journal))
     path = journal.files("t").rejects
     path.unlink()
@@ -163,7 +163,7 @@ def test_a_folder_in_place_of_a_file_is_named(journal: Journal) -> None:
 
 
 def test_a_torn_checkpoint_is_set_aside(journal: Journal) -> None:
-    """It is named with its consequence; after a repair, the next attempt begins at the start."""
+    """A torn checkpoint is reported with its consequence; after a repair, the next attempt begins at the start."""
     die(_begin(journal))
     path = journal.folder / "active" / "t.progress"
     path.write_bytes(_tear(path.read_bytes()))

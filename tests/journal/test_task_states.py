@@ -142,7 +142,7 @@ def test_records_survive_json(task: Task) -> None:
 
 
 def test_who_runs_a_task_is_not_recorded() -> None:
-    """The lease alone tells whether a process runs a task, so its record does not."""
+    """The lease shows whether a process runs a task, so the record does not."""
     assert make_task(running=True).as_record() == make_task().as_record()
     assert not Task.from_record(make_task(running=True).as_record()).running
 

@@ -88,7 +88,7 @@ def test_a_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
 
 
 def test_the_pace_follows_the_measured_speed() -> None:
-    """Batches grow when they are fast, most of all if nothing is to be done, shrink to the smallest when slow, and obey the user."""
+    """Batches grow when they are fast, most of all without changes, shrink when slow, and obey the user."""
     pace = Pace()
     assert pace.rows == MIN_ROWS
     for _ in range(10):
@@ -108,7 +108,7 @@ def test_the_pace_follows_the_measured_speed() -> None:
 
 
 def test_a_pace_that_is_not_known_is_waited_for_until_the_end() -> None:
-    """Whoever waits goes on once a batch was measured, when the stream ends, and at once where the user chose."""
+    """Waiting ends once a batch was measured, when the stream ends, and at once if the user chose a size."""
     ending = threading.Event()
     ending.set()
     Pace().await_first(ending)
@@ -133,7 +133,7 @@ def test_a_batch_is_bounded_in_size_by_any_field(tmp_path: Path, field: str) -> 
 
 
 def test_a_batch_of_which_nothing_is_left_lets_the_reader_go_on() -> None:
-    """The first batch may be emptied by what the collection holds; whoever waits for its speed does not wait for ever."""
+    """The comparison may empty the first batch; even then, waiting for its speed ends."""
     pace = Pace()
     pace.learn("embedding", 0, 0.0)
     assert pace.rows == MIN_ROWS

@@ -36,7 +36,7 @@ def _is_value_error(error: BaseException) -> bool:
 
 @given(count=st.integers(0, 70), data=st.data())
 def test_finds_the_bad_rows_and_no_other(count: int, data: st.DataObject) -> None:
-    """Whatever rows are bad, they are returned in order with their own reason, and all others are taken once."""
+    """The bad rows are returned in order with their own reasons, and every other row is taken once."""
     bad = data.draw(st.sets(st.integers(0, max(count - 1, 0)))) & set(range(count))
     store = Store(bad)
     failing = failing_rows(range(count), store, is_data_fault=_is_value_error)

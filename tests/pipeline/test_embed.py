@@ -1,4 +1,4 @@
-"""Embedding: equal to fastembed's own, whatever the order, the neighbours and the threads; one bad text costs one."""
+"""Embedding equals fastembed's own in any order, with any neighbors and threads; a bad text costs only its own row."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_repeated_text_is_embedded_once(tmp_path: Path) -> None:
 
 
 def test_items_with_a_vector_of_their_own_are_not_embedded(tmp_path: Path) -> None:
-    """Own vectors are written as they came, beside those of the model; where all rows have one, no model is loaded."""
+    """Own vectors are written unchanged next to the model's; if every row has one, no model is loaded."""
 
     def load() -> Embedder:
         raise AssertionError("the model was loaded")

@@ -1,4 +1,4 @@
-"""Stages that run ahead in threads: nothing lost, nothing out of order, nobody left behind."""
+"""Stages that run ahead in threads: no value is lost or out of order, and no thread is left running."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_stage_stays_only_so_far_ahead() -> None:
 
 
 def test_an_error_comes_in_its_place() -> None:
-    """What a stage raises is raised to the consumer, after the values before it."""
+    """An error of a stage reaches the consumer after the values before it."""
 
     def broken() -> Iterator[int]:
         yield 1
@@ -90,7 +90,7 @@ def test_a_stage_that_is_stuck_holds_nobody_up() -> None:
 
 
 def test_waiting_may_give_up() -> None:
-    """The consumer's hook is called while there is nothing to take, and may end it all."""
+    """The consumer's hook is called while it waits, and may end the waiting."""
 
     def slow() -> Iterator[int]:
         stopping.wait(30)

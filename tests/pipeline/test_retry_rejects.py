@@ -1,4 +1,4 @@
-"""Retries of rejected rows: the last good row of an id wins, whichever attempt reads it, wherever one is interrupted."""
+"""Retries of rejected rows: the last good row of an id wins in any attempt, even if one is interrupted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Load:
     rejected: list[dict[str, Any]] = field(default_factory=list)
 
     def attempt(self, number: int, *, batches: int | None) -> None:
-        """Reads what is left of the task; `batches`: after so many it is killed, and goes on where it was."""
+        """Read the rest of the task; after that number of batches it is killed and continues at its checkpoint."""
         before, self.rejected = self.rejected, []
         start, done = START, 0
         while (killed := self._part(number, before, start, done, batches=batches)) is not None:
@@ -88,7 +88,7 @@ rows = st.tuples(st.sampled_from(["a", "b", "c", ""]), st.integers(0, NEVER))
 def test_the_last_good_row_of_each_id_wins(
     files: list[list[tuple[str, int]]], kills: list[int | None], attempts: int
 ) -> None:
-    """After any retries, killed anywhere, the collection is what the good rows give when they are read in order."""
+    """After any retries, killed anywhere, the collection equals reading the good rows in order."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [
             write_lines(Path(folder) / f"{number}.jsonl", *(_line(*row) for row in file))
@@ -119,7 +119,7 @@ def _item(source: Source, identifier: str, row: int) -> Item:
 
 
 def test_a_row_is_compared_with_the_last_one_that_is_not_retried(many: tuple[list[Source], Any]) -> None:
-    """Across blocks, and whatever the ids that nobody asked for."""
+    """The comparison works across blocks and with any ids that were not asked for."""
     (source,), rejected = many
     for each, odd in zip(rejected, (None, {"no": "id"}, "\ud800"), strict=False):
         each["object_id"] = odd
@@ -143,7 +143,7 @@ def test_sources_are_read_only_where_that_can_matter(many: tuple[list[Source], A
 
 
 def test_the_pass_can_be_ended(many: tuple[list[Source], Any]) -> None:
-    """A wish to stop is seen after each block of rows, retried ones included."""
+    """A request to stop is noticed after each block of rows, including retried ones."""
     sources, rejected = many
     ending = threading.Event()
 

@@ -27,7 +27,7 @@ from upsert_cli.store.child_process import StoreAbandoned
 
 
 def _unchanged() -> Iterator[Batch]:
-    """Yield batches without an end, in which nothing has to be written."""
+    """Yield batches without end that need no write."""
     for number in itertools.count():
         yield Batch(number=number, read=1, after=START)
 
@@ -109,7 +109,7 @@ class StoreWithChunks(StuckStore):
         return {one: [RecordRef(f"{one}#1", "")] for one in asked[0]}
 
     def write(self, batch: object) -> list[tuple[str, str]]:
-        """Write the first batch, of which only the upserts are given."""
+        """Write the first batch, whose changes are all upserts."""
         self.writes += 1
         return [] if self.writes <= 2 else super().write(batch)
 
@@ -137,7 +137,7 @@ class FailingStore(StuckStore):
 
 
 def test_an_error_does_not_wait_for_other_writes() -> None:
-    """Where one of several writes fails, the error comes before the others end: they may take minutes."""
+    """If one of several writes fails, the error is raised before the others end, which may take minutes."""
     stuck = StuckStore()
     vectors = {0: np.ones(1, dtype=np.float32)}
     comparison = Comparison(verdicts=[Verdict.NEW])

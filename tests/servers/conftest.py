@@ -1,4 +1,4 @@
-"""Real Chroma servers for the tests that load into one, and what fails between us and them."""
+"""Real Chroma servers for the tests that load into one, and a proxy that makes faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIMENSION = 384  # of the default model
 
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[ChromaServer]:
-    """Yield a server that is started once; each test has collections of its own names in it."""
+    """Yield one server for all tests; each test uses its own collection names."""
     with ChromaServer.started() as server:
         yield server
 
@@ -37,7 +37,7 @@ def proxy(shared_server: ChromaServer) -> Iterator[Proxy]:
 
 @pytest.fixture
 def vectored() -> Callable[..., list[dict[str, Any]]]:
-    """Return a maker of items that bring their own vectors: no model has to be loaded for them."""
+    """Return a maker of items with their own vectors, for which no model has to be loaded."""
 
     def make(count: int, *, mark: str = "first", **payload: Any) -> list[dict[str, Any]]:
         vectors = np.random.default_rng(len(mark)).standard_normal((count, DIMENSION)).round(3)

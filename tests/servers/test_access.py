@@ -1,4 +1,4 @@
-"""Who is let in, by what, and that nobody else ever sees it; and what Chroma Cloud takes."""
+"""Access to a server: who gets in, which credentials are sent, that none of them leaks, and Chroma Cloud's quotas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOUD_ROWS = 300  # in one write and in one answer
 
 
 def guard(call: Call) -> Fault | None:
-    """Let in whoever has the token, and repeat it to everybody else."""
+    """Let in only requests with the token, and repeat their token to all others."""
     if call.headers.get("X-Chroma-Token") == MARKER:
         return None
     return Fault(status=401, message=f"not {call.headers}")
@@ -89,7 +89,7 @@ def _command_lines() -> str:
 
 @pytest.mark.parametrize("token", [None, "another-token", "sp ace\nline"])
 def test_a_wrong_token_is_named_at_once(tiny: Terminal, proxy: Proxy, vectored: Vectored, token: str | None) -> None:
-    """Without the right token a load ends with one line that says which variables hold it, and repeats none."""
+    """Without the right token a load ends with one line that names the token's variables but no token."""
     tiny.write("a.jsonl", vectored(1))
     proxy.plan = guard
     if token is not None:
@@ -104,7 +104,7 @@ def test_a_wrong_token_is_named_at_once(tiny: Terminal, proxy: Proxy, vectored: 
 
 
 def cloud(call: Call) -> Fault | None:
-    """Let in only whoever has the token, and asks for no more records at once than the cloud gives."""
+    """Let in only requests with the token, and refuse to return more records at once than Chroma Cloud does."""
     body = json.loads(call.body) if call.body else {}
     if len(call.ids) > CLOUD_ROWS or (body.get("limit") or 0) > CLOUD_ROWS:
         return Fault(status=422, message="Quota exceeded")
@@ -129,7 +129,7 @@ def test_the_chunks_of_an_item_are_searched_within_the_quotas(
 def test_the_cloud_and_its_quotas(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """The cloud gets its key, at most 300 records a request, and no row that is over its quotas; each one is named."""
+    """The cloud gets its key, at most 300 records a request, and no row over its quotas; each such row is named."""
     proxy.plan = cloud
     tiny.env |= {"UPSERT_CLI_CHROMA_CLOUD_URL": proxy.url, "CHROMA_API_KEY": MARKER}
     items = vectored(700)
@@ -160,7 +160,7 @@ def test_the_cloud_and_its_quotas(
 
 
 def test_a_quota_that_we_do_not_know_rejects_the_row(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
-    """A row that a server refuses for a quota of its own is found, and rejected in the server's words."""
+    """A row that a server refuses because of an unknown quota is found, and rejected with the server's reason."""
     tiny.write("a.jsonl", vectored(40))
     proxy.plan = lambda call: (
         Fault(status=422, message="Quota exceeded: no 00013 here")
@@ -178,7 +178,7 @@ def test_a_quota_that_we_do_not_know_rejects_the_row(tiny: Terminal, proxy: Prox
 def test_a_server_that_sends_credentials_back_gets_them_nowhere(
     tiny: Terminal, proxy: Proxy, vectored: Vectored, kind: str, status: int
 ) -> None:
-    """Whatever status an answer has that quotes our headers, nothing that is printed, kept or reported has them."""
+    """If an answer with any status quotes our headers, no message, file or report contains them."""
     tiny.write("a.jsonl", vectored(1))
     basic = base64.b64encode(f"ann:{MARKER}".encode()).decode()
     path = tiny.folder / "credentials"
@@ -212,7 +212,7 @@ def _always(fault: Fault, _: Call) -> Fault:
 
 @pytest.mark.parametrize("body", ['{{"you sent": "{}"}}', "you sent {}"])
 def test_an_answer_is_cut_behind_the_masked_credentials(tiny: Terminal, proxy: Proxy, body: str) -> None:
-    """A token that stands where an answer is cut for a message is masked first, so that no part of it is shown."""
+    """A token at the point where a long answer is cut is masked first, so that no part of it is shown."""
     tiny.env["UPSERT_CLI_CHROMA_TOKEN"] = token = f"{MARKER}-" * 12
     for before in ("", "x" * 60):
         fault = Fault(status=200, body=body.format(before + token).encode())
@@ -237,7 +237,7 @@ def test_an_answer_is_cut_behind_the_masked_credentials(tiny: Terminal, proxy: P
 def test_credentials_that_cannot_be_used_are_named_by_their_variable(
     tiny: Terminal, variable: str, text: str | None
 ) -> None:
-    """A message names the variable that was used, and the file that it names, but never what they hold."""
+    """The message names the variable that was used, and its file, but never their content."""
     path = tiny.folder / "credentials"
     if text is not None:
         path.write_text(text)

@@ -55,7 +55,7 @@ def test_a_source_that_restarts_is_waited_for(terminal: Terminal, server: Chroma
 
 
 def test_a_source_that_stays_away_fails_the_load(terminal: Terminal, server: ChromaServer) -> None:
-    """A source that does not come back ends the load at a checkpoint, which a restart continues once it is there."""
+    """If a source does not come back, the load ends at a checkpoint, and a restart continues it later."""
     _fill(server)
     line = f"upsert-cli run chroma:{server.url}#docs --keep-vectors --collection docs --task-id copy --retry-for 1"
     with terminal.start(f"{line} --batch-size 64") as process:
@@ -94,7 +94,7 @@ def test_a_page_is_one_request(shared_server: ChromaServer) -> None:
 
 
 def test_a_vector_that_the_server_lost_costs_one_record(terminal: Terminal, shared_server: ChromaServer) -> None:
-    """Chroma fails for a whole page then, and would for ever: the others are found at once, and that one is named."""
+    """Chroma then fails for a whole page forever; the page's other records are loaded, and the lost one is named."""
     _fill(shared_server, "lossy", rows=FEW)
 
     def lose(call: Call) -> Fault | None:
@@ -115,7 +115,7 @@ def test_a_vector_that_the_server_lost_costs_one_record(terminal: Terminal, shar
 def test_a_collection_that_is_deleted_midway_is_gone(
     monkeypatch: pytest.MonkeyPatch, shared_server: ChromaServer
 ) -> None:
-    """Whoever reads it is told so, not that the server has to be repaired."""
+    """The message says that the collection is gone, not that the server needs a repair."""
     _fill(shared_server, "vanishing", rows=FEW)
     monkeypatch.setattr(record_rows, "PAGE_ROWS", FEW // 2)
     rows = collection_named(f"chroma:{shared_server.url}#vanishing").read(row=0, offset=0)
@@ -141,7 +141,7 @@ def test_filters_and_units_read_a_server(tiny: Terminal, shared_server: ChromaSe
 
 @pytest.mark.parametrize("answer", [b"<html>a login page</html>", b'{"ids": "no"}', b'{"ids": ["a"], "documents": []}'])
 def test_hostile_answers_are_no_records(terminal: Terminal, shared_server: ChromaServer, answer: bytes) -> None:
-    """What answers in place of Chroma fails the load, and never becomes records."""
+    """An answer that is not Chroma's fails the load, and never becomes records."""
     _fill(shared_server, "hostile", rows=FEW)
     with Proxy(shared_server.port).running() as proxy:
         proxy.plan = lambda call: Fault(status=200, body=answer) if call.path.endswith("/get") else None
@@ -168,7 +168,7 @@ def test_credentials_of_the_source_stay_with_it(terminal: Terminal, shared_serve
 
 
 def test_the_target_gets_its_own_credentials_alone(terminal: Terminal, shared_server: ChromaServer) -> None:
-    """To see whether source and target are one collection, the target is asked with its token, not the source's."""
+    """To see whether source and target are one collection, the target is asked with its own token."""
     _fill(shared_server, "twice", rows=FEW)
     terminal.env |= {"UPSERT_CLI_CHROMA_TOKEN": "target-s3cret", "UPSERT_CLI_SOURCE_CHROMA_TOKEN": "source-s3cret"}
     with Proxy(shared_server.port).running() as source, Proxy(shared_server.port).running() as target:

@@ -1,4 +1,4 @@
-"""What fails between us and a server: tried again, halved, or named; never lost, never doubled, never for ever."""
+"""Faults between us and a server: retried, halved or named, with nothing lost, doubled or retried forever."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = (
 
 @pytest.fixture
 def loaded(tiny: Terminal, shared_server: ChromaServer, vectored: Vectored) -> dict[str, dict[str, Any]]:
-    """Return what an undisturbed load of `a.jsonl` makes."""
+    """Return the records after an undisturbed load of `a.jsonl`."""
     tiny.write("a.jsonl", vectored(600))
     tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection undisturbed --task-id whole --force")
     return shared_server.records("undisturbed")
@@ -38,7 +38,7 @@ def loaded(tiny: Terminal, shared_server: ChromaServer, vectored: Vectored) -> d
 def test_every_third_request_fails(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, loaded: dict[str, dict[str, Any]]
 ) -> None:
-    """A load of which every third request is refused, lost or cut off ends like an undisturbed one, with its counts."""
+    """A load with every third request refused, lost or cut off ends like an undisturbed one, with its counts."""
     proxy.plan = lambda call: KINDS[call.number // 3 % len(KINDS)] if call.number % 3 == 0 else None
     where = f"--chroma {proxy.url} --collection every_third"
     done = tiny.type(f"upsert-cli run a.jsonl --task-id t --batch-size 50 {where}")
@@ -51,7 +51,7 @@ def test_every_third_request_fails(
 
 
 def test_a_server_says_when_to_come_back(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
-    """Retry-After is waited for; where it is more than --retry-for allows, the load ends at once and says so."""
+    """Retry-After is honored; if it exceeds --retry-for, the load ends at once with that reason."""
     tiny.write("a.jsonl", vectored(10))
     seen: list[float] = []
 
@@ -88,7 +88,7 @@ def test_a_request_that_is_too_large_is_halved(tiny: Terminal, proxy: Proxy, vec
 def test_the_row_before_takes_the_place_of_one_that_a_server_refuses(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """Of an id whose last row in the batch is too large to be sent, the row before is loaded, by any of several writers."""
+    """If an id's last row in the batch is too large to send, the row before it is loaded, by any of several writers."""
     limit = 100_000
     items = vectored(120)
     for number in range(0, 120, 7):
@@ -107,7 +107,7 @@ def test_the_row_before_takes_the_place_of_one_that_a_server_refuses(
 
 
 def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
-    """A read or a write that stalls is given up after a while and made again; what arrived twice is there once."""
+    """A read or write that stalls is given up after a while and repeated; a record that arrived twice exists once."""
     tiny.write("a.jsonl", vectored(20))
     stalled: list[Call] = []
 
@@ -139,7 +139,7 @@ def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: Chrom
 
 
 def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:
-    """After --retry-for the task fails with what to do; a signal ends the waiting; `restart` continues."""
+    """After --retry-for the task fails with a remedy; a signal ends the waiting; `restart` continues."""
     tiny.write("a.jsonl", vectored(600))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 15 --retry-for 2 --chroma {server.url}")
     tiny.wait_for_rows("t")

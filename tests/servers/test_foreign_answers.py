@@ -60,7 +60,7 @@ def on(ending: str, fault: Fault, method: str = "POST") -> Callable[[Call], Faul
 
 @pytest.fixture
 def asking(proxy: Proxy) -> Iterator[HttpSession]:
-    """Yield a session that knows that Chroma is there, and has little patience."""
+    """Yield a session that has found Chroma at its address, and has little patience."""
     with closing(HttpSession(proxy.url, Access(), retry_for=0.3, notify=lambda _: None)) as asking:
         asking.request("GET", f"{proxy.url}/api/v2/version")
         yield asking
@@ -68,7 +68,7 @@ def asking(proxy: Proxy) -> Iterator[HttpSession]:
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_an_answer_that_is_not_chromas_confirms_no_write(proxy: Proxy, asking: HttpSession, kind: str) -> None:
-    """What another than Chroma answers to a write is an error that names the request, and never a row's fault."""
+    """An answer to a write that is not Chroma's is an error that names the request, and never a row's fault."""
     proxy.plan = on("/upsert", FOREIGN[kind])
     with pytest.raises(NotChromasAnswer) as failed:
         asking.request("POST", f"{proxy.url}{COLLECTION}/upsert", content=b'{"ids": []}')
@@ -95,7 +95,7 @@ def test_a_gateway_that_answers_for_a_moment_is_waited_for(proxy: Proxy) -> None
     ],
 )
 def test_an_error_about_data_in_chromas_words_may_blame_a_row(proxy: Proxy, asking: HttpSession, fault: Fault) -> None:
-    """What Chroma itself says about a request is the fault of what is in it."""
+    """An error in Chroma's own form is about the rows of its request."""
     proxy.plan = on("/upsert", fault)
     with pytest.raises(Unacceptable):
         asking.request("POST", f"{proxy.url}{COLLECTION}/upsert", content=b'{"ids": []}')
@@ -230,7 +230,7 @@ def test_chromas_own_answers_are_taken(method: str, path: str, asked: Any, value
     [(method, path, asked, value) for method, path, asked, values in WRONG for value in values],
 )
 def test_answers_of_another_form_are_not_chromas(method: str, path: str, asked: Any, value: Any) -> None:
-    """An answer of another form than the request has is found before anything is made of it."""
+    """An answer whose form does not fit its request is refused before it is used."""
     with pytest.raises(NotChromas):
         _answered(method, path, asked, value)
 
@@ -273,7 +273,7 @@ def test_an_answer_has_a_size_limit(
 def test_a_load_blames_no_row_and_restarts(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """A login page in place of an answer ends the task with 1 and no reject, in few requests; a restart loads all."""
+    """A login page as the answer ends the task with 1 and no reject, in few requests; a restart loads all rows."""
     tiny.write("a.jsonl", vectored(20))
     proxy.plan = on("/upsert", LOGIN)
     where = f"--chroma {proxy.url} --collection login --retry-for 1"
@@ -307,7 +307,7 @@ MANGLED = [
 
 
 def test_no_command_calls_the_servers_fault_a_bug(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
-    """Whatever a command asks, an answer of another form ends it with 1 and one line, and nothing is written."""
+    """For any command, an answer of another form ends it with exit code 1 and one line, and nothing is written."""
     tiny.write("a.jsonl", vectored(3))
     tiny.write("b.jsonl", vectored(2))
     tiny.type(f"upsert-cli run a.jsonl --collection mangled --delete-missing --scope s --chroma {proxy.url}")

@@ -40,7 +40,7 @@ def test_a_server_that_stores_no_lists(
 def test_a_server_that_stores_lists(
     tiny: Terminal, vectored: Callable[..., list[dict[str, Any]]], server: ChromaServer
 ) -> None:
-    """Asking whether a server stores lists leaves nothing behind."""
+    """Checking whether a server stores lists leaves nothing on it."""
     tiny.write("a.jsonl", vectored(3, tags=["x", "y"]))
     load = f"upsert-cli run a.jsonl --keep-lists --chroma {server.url}"
     tiny.type(f"{load} --dry-run")

@@ -32,7 +32,7 @@ def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]
 
 
 def test_a_server_holds_what_a_folder_holds(tiny: Terminal, shared_server: ChromaServer) -> None:
-    """The same file, loaded into a folder and into a server, makes the same records, also when it is loaded again."""
+    """The same file makes the same records in a folder and on a server, even when it is loaded again."""
     for name in ("mixed_errors.jsonl", "articles.jsonl"):
         for chroma in ("chroma", shared_server.url):
             tiny.type(f"upsert-cli run {SAMPLES / name} --chroma {chroma} --collection same", expect=None)
@@ -82,7 +82,7 @@ def test_own_vectors_on_a_server(tiny: Terminal, shared_server: ChromaServer) ->
 
 
 def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
-    """What somebody else changed or deleted on the server is found, and mended."""
+    """Records that another client changed or deleted on the server are found and repaired."""
     tiny.write("a.jsonl", vectored(40))
     where = f"--chroma {shared_server.url} --collection verified"
     tiny.type(f"upsert-cli run a.jsonl --task-id t {where}")
@@ -115,7 +115,7 @@ def test_a_collection_of_a_server_is_exported(tiny: Terminal, shared_server: Chr
 
 
 def test_what_is_missing_goes_from_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
-    """What the file no longer holds is deleted there too, too much of it refused, and the collection is listed and asked."""
+    """Missing records are deleted, too many deletions are refused, and the collection can be listed."""
     items = vectored(40)
     where = f"--chroma {shared_server.url} --collection equal"
     tiny.write("a.jsonl", items)
@@ -135,7 +135,7 @@ def test_what_is_missing_goes_from_a_server(tiny: Terminal, shared_server: Chrom
 
 
 def test_a_collection_of_a_server_is_deleted(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
-    """It is gone with its records, a load of it is refused meanwhile, and a task cannot continue after records that are gone."""
+    """Its records are gone, a load into it holds off the deletion, and a task cannot continue after deleted records."""
     where = f"--chroma {shared_server.url} --collection gone"
     tiny.write("a.jsonl", [*vectored(6), {"object_id": "bad", "payload": {}}])
     tiny.type(f"upsert-cli run a.jsonl --task-id t --max-failures 0 {where}", expect=1)
@@ -169,7 +169,7 @@ def test_a_collection_of_a_server_is_renamed(tiny: Terminal, shared_server: Chro
 
 
 def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
-    """Tenant and database are part of the address; one that is not there is named, and nothing is made."""
+    """Tenant and database are part of the address; a missing database is named, and nothing is created."""
     tiny.write("a.jsonl", vectored(5))
     url = f"{shared_server.url}/default_tenant/second_one"
     missing = tiny.type(f"upsert-cli run a.jsonl --chroma {url}", expect=1)
@@ -198,7 +198,7 @@ def test_an_interrupted_load_goes_on(tiny: Terminal, shared_server: ChromaServer
 
 
 def test_two_loads_into_one_collection(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
-    """A second load into a collection is refused or skipped while one is at it; another collection is free."""
+    """A second load into a collection is refused or skipped while the first one runs; another collection is free."""
     tiny.write("a.jsonl", vectored(400))
     tiny.write("b.jsonl", vectored(3))
     where = f"--chroma {shared_server.url} --collection"
@@ -222,7 +222,7 @@ def test_two_loads_into_one_collection(tiny: Terminal, shared_server: ChromaServ
 def test_addresses_that_lead_nowhere(
     tiny: Terminal, shared_server: ChromaServer, vectored: Items, address: str, says: str
 ) -> None:
-    """What is wrong with an address is said in one line, within seconds."""
+    """The fault of an address is reported in one line, within seconds."""
     tiny.write("a.jsonl", vectored(1))
     url = address.format(free=free_port(), port=shared_server.port)
     done = tiny.type(f"upsert-cli run a.jsonl --chroma {url}", expect=1)
@@ -251,7 +251,7 @@ def test_a_password_in_an_address_is_refused(tiny: Terminal, vectored: Items) ->
     ],
 )
 def test_a_place_has_one_spelling(typed: str, spelled: str) -> None:
-    """What a task keeps of its place is the same however it was typed."""
+    """A task stores one spelling of its target, however it was typed."""
     assert canonical_target(typed) == spelled
     assert canonical_target(spelled) == spelled
 
@@ -268,7 +268,7 @@ def test_a_place_has_one_spelling(typed: str, spelled: str) -> None:
     ],
 )
 def test_no_address(typed: str, says: str) -> None:
-    """What cannot be an address is refused with the reason."""
+    """An invalid address is refused with the reason."""
     with pytest.raises(UsageFault, match=says):
         canonical_target(typed)
 
@@ -327,7 +327,7 @@ def test_a_folder_with_a_colon_stays_a_folder(typed: str) -> None:
 )
 @pytest.mark.parametrize("where", ["option", "variable", "file"])
 def test_no_command_makes_a_folder_of_a_server(terminal: Terminal, make_items: Items, line: str, where: str) -> None:
-    """A server's address without its scheme ends a command with 2 before anything is made, wherever it is given."""
+    """A server's address without its scheme ends a command with 2 before anything is created, wherever it is given."""
     terminal.write("a.jsonl", make_items(1))
     if where == "option":
         line += " --chroma localhost:8765"
@@ -347,7 +347,7 @@ def test_no_command_makes_a_folder_of_a_server(terminal: Terminal, make_items: I
 
 @pytest.mark.parametrize("where", ["option", "file"])
 def test_an_existing_folder_may_look_like_a_server(tiny: Terminal, make_items: Items, where: str) -> None:
-    """A folder that exists stays usable whatever its name, also below the folder of a settings file."""
+    """An existing folder stays usable under any name, also relative to the folder of a settings file."""
     tiny.write("a.jsonl", make_items(2))
     if where == "option":
         (tiny.folder / "localhost:8765").mkdir()

@@ -19,7 +19,7 @@ ROWS, BATCH_ROWS, WRITERS = 400, 50, 3
 def test_writes_overlap_and_a_crash_loses_nothing(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """While one batch is on its way, the next ones are written, but none is committed before it; then all is there."""
+    """While one batch is being written, the next ones are written too, but none is committed before it."""
     tiny.write("a.jsonl", vectored(ROWS))
     tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection one_writer")
     # Not the first batch: its writer is the one that also compares, and without that no batch comes after it.
@@ -44,7 +44,7 @@ def test_writes_overlap_and_a_crash_loses_nothing(
 def test_a_signal_ends_all_writers(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """A stop while several writes are on their way commits what arrives, and `restart` goes on from there."""
+    """A stop during several writes commits those that arrive, and `restart` continues from there."""
     tiny.write("a.jsonl", vectored(ROWS))
     proxy.plan = lambda call: Fault(stall=0.3, passed_on=True) if call.is_write else None
     line = f"upsert-cli run a.jsonl --task-id t --writers {WRITERS} --batch-size 20 --chroma {proxy.url} --collection stopped_three"

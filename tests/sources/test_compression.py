@@ -123,7 +123,7 @@ def test_zstd_frames_without_data_are_skipped(tmp_path: Path, zeros: int) -> Non
 
 
 def _frame(*, window_log: int = 17, dictionary: int = 0) -> bytes:
-    """Return a frame of one raw block whose header asks for a window and a dictionary."""
+    """Return a frame of one raw block whose header asks for a window size and a dictionary."""
     line = GOOD + b"\n"
     descriptor = bytes([3 if dictionary else 0])
     header = descriptor + bytes([window_log - 10 << 3]) + (dictionary.to_bytes(4, "little") if dictionary else b"")
@@ -148,7 +148,7 @@ def _frame(*, window_log: int = 17, dictionary: int = 0) -> bytes:
 def test_a_zstd_frame_that_needs_too_much_is_named(
     tmp_path: Path, frame: dict[str, int], said: str, before: bytes
 ) -> None:
-    """A sound file that needs a larger window or a dictionary is not called damaged: the message says how to load it."""
+    """A sound file that needs more memory or a dictionary is not called damaged: the message says how to load it."""
     path = tmp_path / "a b.csv.zst"
     path.write_bytes(before + _frame(**frame))
     with pytest.raises(SourceUnreadable) as caught:
@@ -159,7 +159,7 @@ def test_a_zstd_frame_that_needs_too_much_is_named(
 
 
 def test_the_largest_window_is_read(tmp_path: Path) -> None:
-    """A window of 128 MiB, as by `zstd --long=27`, is read."""
+    """A file of `zstd --long=27`, whose window is 128 MiB, is read."""
     path = tmp_path / "a.jsonl.zst"
     path.write_bytes(_frame(window_log=27) + _frame())
     assert len(rows_of(path)) == 2

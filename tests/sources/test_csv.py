@@ -202,7 +202,7 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=,", "sep=\t"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_a_separator_line_for_excel_is_refused(tmp_path: Path, line: str, ending: str) -> None:
-    """A first line that tells Excel the delimiter is refused before there is a task, with the command that omits it."""
+    """A first line that tells Excel the delimiter is refused, with a command that omits it."""
     path = tmp_path / f"a.csv{ending}"
     content = f"{line}\nid;text\n1;hola\n".encode()
     path.write_bytes(gzip.compress(content) if ending else content)

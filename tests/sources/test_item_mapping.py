@@ -195,7 +195,7 @@ def test_a_kept_row_of_a_table_needs_no_mapping(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_too_long_to_keep(tmp_path: Path) -> None:
-    """Only the beginning of a long row is kept, which is not JSON: its reject says where the whole row is."""
+    """Only the beginning of a long row is kept, which is not JSON: its reject says where to find the whole row."""
     path = _jsonl(tmp_path, {"id": "a", "text": "x" * 20_000})
     record = reject(_rows(path)[0]).as_json()
     assert len(record["line"]) == 10_000

@@ -289,7 +289,7 @@ def test_resuming_anywhere_gives_the_rest(tmp_path: Path, files: list[list[bytes
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    """A file that vanished after it was found ends the reading after the rows before it."""
+    """A file that is removed after it was found ends the reading after the rows before it."""
     paths = [write_lines(tmp_path / name, GOOD) for name in ("a.jsonl", "b.jsonl")]
     sources = sources_of(*paths)
     paths[1].unlink()
@@ -319,7 +319,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_the_id_comes_from_another_field(
     tmp_path: Path, id_field: str, line: bytes, object_id: str, payload: dict[str, object]
 ) -> None:
-    """Without an `object_id`, the payload is the whole row except its id, whatever the names are."""
+    """Without an `object_id`, the payload is the whole row except its id, whatever the fields are called."""
     path = write_lines(tmp_path / "a.jsonl", line[:-1] + b', "item_info": {"i": 1}}')
     assert rows_of(path, id_field=id_field) == [Item(object_id, payload, {"i": 1}, str(path), 1)]
 

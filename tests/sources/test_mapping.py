@@ -239,7 +239,7 @@ def _lines(folder: Path, *rows: dict[str, Any], name: str = "a.jsonl") -> Path:
 
 
 def test_a_missing_text_field_is_a_usage_fault(tmp_path: Path) -> None:
-    """If the first item has no text field, the message names the paths of the fields that it has."""
+    """If the first item has no text field, the message names the paths of its fields."""
     payload = {"title": "T", "body": {"de": "B", "en": "B"}, "empty": {}}
     path = _lines(tmp_path, {"object_id": "a", "payload": payload})
     with pytest.raises(UsageFault) as caught:
@@ -262,7 +262,7 @@ def test_a_first_item_that_has_one_of_the_fields(tmp_path: Path, payload: dict[s
 
 
 def test_a_missing_id_field_is_a_usage_fault(tmp_path: Path) -> None:
-    """If none of the first rows has the id field, the message names the fields that exist; one such row is enough."""
+    """If none of the first rows has the id field, the message names the existing fields; one such row is enough."""
     path = _lines(tmp_path, {"id": 1, "text": "x"}, {"id": 2, "text": "y", "meta": {"key": "k"}})
     for options, wanted in (({}, "object_id"), ({"id_field": "key"}, "key")):
         with pytest.raises(UsageFault, match=f"row 1: there is no `{wanted}`, it has `id`, `text`") as caught:

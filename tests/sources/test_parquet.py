@@ -1,4 +1,4 @@
-"""Parquet files give the same items as JSONL, from any row on, whatever types and tricks are in them."""
+"""Parquet files give the same items as JSONL, from any row on and with any types."""
 
 from __future__ import annotations
 
@@ -430,7 +430,7 @@ def test_damage_in_the_middle_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
-    """A file without its end is not read at all, wherever it was cut off."""
+    """A file without its end is not read, wherever it was cut off."""
     path = _groups(tmp_path / "a.parquet", [20, 20])
     sources = sources_of(path)
     content = path.read_bytes()
@@ -496,7 +496,7 @@ def test_a_footer_that_contradicts_its_rows_is_damage(
 
 
 def test_a_type_that_pyarrow_does_not_read_is_not_called_damage(tmp_path: Path) -> None:
-    """Polars writes integers of 128 bits; such a file is sound, and the message does not ask to repair it."""
+    """Polars writes integers of 128 bits; such a file is sound, and the message does not suggest a repair."""
     path = write_parquet(tmp_path / "a.parquet", {"id": ["a"], "n": [1]})
     schema = pq.ParquetFile(path).metadata.metadata[b"ARROW:schema"]
     arrow = base64.b64decode(schema)

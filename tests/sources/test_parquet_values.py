@@ -74,7 +74,7 @@ INT96 = {
     (123_456_789, 19_675): "2023-11-14T00:00:00.123456789",
     (DAY - 1, -1): "1969-12-31T23:59:59.999999999",
     (0, 106_751): "2262-04-11T00:00:00",
-    (0, 106_752): "2262-04-12T00:00:00",  # beyond what 64 bits of nanoseconds hold
+    (0, 106_752): "2262-04-12T00:00:00",  # too far for 64 bits of nanoseconds
 }
 SHAPES: dict[str, tuple[Callable[[pa.Array], pa.Array], Callable[[Any], Any]]] = {
     "column": (lambda array: array, lambda value: value),
@@ -106,7 +106,7 @@ def test_int96_timestamps_are_the_dates_that_the_file_holds(
 
 
 def test_int96_timestamps_of_a_payload(tmp_path: Path) -> None:
-    """They are exact in item form too, where only the columns of an item are read."""
+    """INT96 timestamps are exact in item form too, where only the columns of an item are read."""
     payload = pa.array([{"at": datetime.datetime(9999, 12, 31, 3)}], pa.struct([("at", pa.timestamp("us"))]))
     columns = {"object_id": ["1"], "other": [1], "payload": payload}
     path = write_parquet(tmp_path / "a.parquet", columns, use_deprecated_int96_timestamps=True)
@@ -126,7 +126,7 @@ def test_int96_timestamps_of_columns_with_dots_in_their_names(tmp_path: Path) ->
 
 @pytest.mark.parametrize("days", [2_932_897, -719_163, 2**31 - 1 - JULIAN_1970])
 def test_an_int96_timestamp_that_no_date_can_represent_is_a_reject(tmp_path: Path, days: int) -> None:
-    """It is never wrapped around to another date, and its neighbor is loaded."""
+    """The timestamp is never wrapped around to another date, and the neighboring row is loaded."""
     path = _int96_file(tmp_path / "a.parquet", [(0, days), (0, 0)])
     bad, good = rows_of(path, id_field="id")
     assert "`v` cannot be read: a timestamp is out of range" in reject(bad).detail
@@ -223,7 +223,7 @@ def test_a_row_that_cannot_be_read_keeps_its_other_columns(tmp_path: Path) -> No
     ],
 )
 def test_times_that_python_cannot_hold_are_kept_as_text(tmp_path: Path, column: pa.Array, text: str) -> None:
-    """The end of a day and any duration have a text of their own."""
+    """The end of a day and any duration have their own text."""
     assert _read(tmp_path, column) == [text]
 
 
@@ -379,7 +379,7 @@ def test_maps_in_slices_and_of_null(tmp_path: Path) -> None:
 
 
 def test_a_payload_that_repeats_a_key_is_a_reject(tmp_path: Path) -> None:
-    """An item has no room for two values of one key, and the message says so; a foreign row keeps the pairs."""
+    """An item cannot hold two values of one key, and the message says so; a foreign row keeps the pairs."""
     path = write_parquet(tmp_path / "a.parquet", {"object_id": ["a"], "payload": pa.array([PAIRS], COUNTS)})
     assert "payload: a map that repeats a key" in reject(rows_of(path)[0]).detail
     [row] = rows_of(path, id_field="object_id")
@@ -512,11 +512,11 @@ def test_a_float_id_in_other_formats_and_in_item_form(tmp_path: Path) -> None:
     assert "object_id is a number, not text; `--id-field object_id` takes integers" in details[1]
 
 
-# -- beside JSONL -------------------------------------------------------------------------------------------------
+# -- compared with JSONL ------------------------------------------------------------------------------------------
 
 
 def test_parquet_and_jsonl_of_the_same_data_make_the_same_records(tmp_path: Path) -> None:
-    """Types that JSON does not have are read as what JSONL writes for them, so that the records are equal."""
+    """Types that JSON lacks are read as the text that JSONL writers use, so that the records are equal."""
     row = {
         "id": "1", "text": "x", "n": 5, "flag": True, "half": 1.5, "big": 2**70, "at": FIRST_TEXT, "uid": UUID, "price": "1.50",
         "deep": {"counts": {"a": 1, "b": None}, "list": [{"a": 1}], "when": "2026-11-23"},

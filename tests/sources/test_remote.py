@@ -90,7 +90,7 @@ def test_a_file_is_read_in_one_request_and_resumed_by_a_range(web: WebServer) ->
     web.sent, begin = 0, rows[-100][1].offset
     assert _rows([source], rows[-100][1]) == rows[-99:]
     assert web.asked == [("/a.jsonl", "bytes=0-0"), ("/a.jsonl", f"bytes={begin}-")]
-    assert web.sent <= 1 + len(CONTENT) - begin  # the byte is of the request for what the file is like
+    assert web.sent <= 1 + len(CONTENT) - begin  # the byte was requested for the file's size and tag
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -112,7 +112,7 @@ def test_a_server_without_ranges_or_sizes(web: WebServer) -> None:
 
 
 def test_permanent_errors_end_the_reading(web: WebServer) -> None:
-    """They end the reading after --retry-for, or at once, with the words of the server."""
+    """A permanent error ends the reading after --retry-for, or at once, with the server's reason."""
     with pytest.raises(UsageFault, match=r"nothing\.jsonl does not exist"):
         _sources(f"{web.address}/nothing.jsonl")
     web.busy = 1_000
@@ -126,7 +126,7 @@ def test_permanent_errors_end_the_reading(web: WebServer) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read(web: WebServer) -> None:
-    """If a file changes between two requests, reading ends; if it changed before, the fingerprint tells."""
+    """If a file changes between two requests, reading ends; if it changed before, the fingerprint shows it."""
     [source] = _sources(f"{web.address}/a.jsonl")
     web.break_after, web.breaks = 1_500_000, 1
     rows = iter(Rows(sources=[source]))
@@ -241,7 +241,7 @@ def test_objects_are_read_resumed_and_fingerprinted(store: Bucket, monkeypatch: 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_signal_ends_waiting_for_an_object_store(terminal: Terminal, scheme: str) -> None:
-    """Ctrl-C ends the load before there is a task, although the store's library would keep trying."""
+    """Ctrl-C ends the load before a task is created, although the store's library would keep trying."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         terminal.env |= {"AWS_ENDPOINT_URL": f"http://{host}", "STORAGE_EMULATOR_HOST": host, "AWS_ACCESS_KEY_ID": "a"}

@@ -1,4 +1,4 @@
-"""Names that a user may give, and fingerprints by which a later run knows the same file."""
+"""Names that a user may give, and fingerprints that let a later run recognize the same file."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_name_that_looks_like_a_glob() -> None:
 
 
 def test_the_same_file_is_read_once() -> None:
-    """A file that is named twice, by another spelling, a link or its folder, is loaded once, when it is first named."""
+    """A file that is named twice, by another spelling, a link or its folder, is loaded once, at its first name."""
     _write("d/a.jsonl")
     _write("d/b.jsonl")
     Path("link.jsonl").symlink_to("d/a.jsonl")
@@ -264,7 +264,7 @@ def test_a_given_format_overrides_suffixes() -> None:
     ],
 )
 def test_the_kind_of_a_file_with_an_unknown_suffix_is_named(name: str, content: bytes, hint: str) -> None:
-    """If the first bytes tell the kind of a file, the message names it."""
+    """If the first bytes show the kind of a file, the message names it."""
     _write(name, content)
     with pytest.raises(UsageFault, match=hint):
         find_files([name])
@@ -576,7 +576,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: byt
 def test_the_command_of_a_remedy_fits_the_file(
     tmp_path: Path, name: str, format_name: str, content: bytes, remedy: str
 ) -> None:
-    """A remedy names the format that was given, and the content of a compressed file by the name it has unpacked."""
+    """The remedy names the format that was given, and a compressed file's content by its unpacked name."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UpsertCliError) as caught:

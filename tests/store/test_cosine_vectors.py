@@ -21,7 +21,7 @@ def some_vectors(dimension: int, *, unit: bool) -> np.ndarray:
 @pytest.mark.parametrize("dimension", [3, 384, 1_536])
 @pytest.mark.parametrize("unit", [True, False])
 def test_what_an_index_returned_is_returned_again(dimension: int, unit: bool) -> None:
-    """For each vector that came out of an index there is one next to it for which it comes out again."""
+    """Next to each vector that an index returned is one that the index returns unchanged."""
     wanted = returned(some_vectors(dimension, unit=unit))
     chosen = to_be_returned(wanted)
     assert (returned(wanted) != wanted).any()  # the plain copy would differ
@@ -30,7 +30,7 @@ def test_what_an_index_returned_is_returned_again(dimension: int, unit: bool) ->
 
 
 def test_chromas_index_computes_as_we_do(tmp_path: Path) -> None:
-    """If this fails, a new version of Chroma computes lengths in another way, and copies differ in last bits."""
+    """If this fails, a new version of Chroma computes lengths differently, and copies differ in the last bits."""
     vectors = some_vectors(384, unit=False)
     with plain_client(a_target(tmp_path)) as client:
         collection = client.create_collection(

@@ -41,7 +41,7 @@ def loaded(tmp_path: Path) -> Target:
 
 
 def test_a_writer_that_was_killed_hides_nothing(loaded: Target) -> None:
-    """The first reader undoes its transaction, and finds the collection as it was before."""
+    """The first reader rolls back the killed writer's transaction, and finds the collection in its previous state."""
     folder = Path(loaded.path)
     location = LocalFolder(path=folder, collection=loaded.collection)
     before, index = location.describe(), location.index.path()
@@ -104,7 +104,7 @@ def test_a_database_whose_tables_are_not_all_made_is_empty(loaded: Target, tmp_p
 
 
 def test_a_folder_without_access_is_named_with_a_remedy(loaded: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's refusal to look into the folder is told like that to read the file."""
+    """A folder that may not be listed is reported like a file that may not be read."""
     known = Path.stat
 
     def stat(path: Path, **options: bool) -> os.stat_result:

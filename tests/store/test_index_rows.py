@@ -47,7 +47,7 @@ def test_a_collection_of_another_program_is_sound(tmp_path: Path) -> None:
 
 
 def test_deleted_rows_do_not_hide_lost_ones(tmp_path: Path) -> None:
-    """The index counts deleted rows too; an older one with as many rows as there are records lacks some all the same."""
+    """The index counts deleted rows too; an older index with as many rows as there are records still lacks some."""
     target, folder = a_target(tmp_path), tmp_path / "chroma"
     with plain_client(target) as client:
         made = client.create_collection("default", embedding_function=None, configuration=CONFIGURATION)

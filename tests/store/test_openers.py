@@ -20,7 +20,7 @@ HOLD = "import sys, time\nheld = open(sys.argv[1])\nprint('held', flush=True)\nt
 
 @pytest.fixture(params=["proc", "lsof"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns a folder with the files of a Chroma; without /proc, `lsof` is asked, as on macOS."""
+    """Return a folder with the files of a Chroma database; without /proc, `lsof` is used, as on macOS."""
     monkeypatch.setattr(folder_module, "LOOK_SECONDS", 60.0)  # also on a busy machine
     if request.param == "lsof":
         if shutil.which("lsof") is None:
@@ -48,7 +48,7 @@ def _holding(
 
 @pytest.mark.parametrize("name", ["chroma.sqlite3", "segment/data_level0.bin"])
 def test_a_process_with_an_open_file_is_found(folder: Path, name: str) -> None:
-    """A process that has the database or an index file open is named, by whatever name it came to the file."""
+    """A process with the database or an index file open is named, by whatever path it opened the file."""
     assert find_openers(folder) == {}
     link = folder / "other-name"
     link.hardlink_to(folder / name)

@@ -1,4 +1,4 @@
-"""A store in a child process: it keeps others out, survives signals, and its death loses nothing."""
+"""A store in a child process: it keeps other loads out, survives signals, and its death loses nothing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def later(action: Callable[[], object], *, seconds: float) -> threading.Timer:
     return timer
 
 
-# -- what it is for ------------------------------------------------------------------------------------------------
+# -- writing and reading -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("cold_children")
@@ -113,7 +113,7 @@ def test_large_batches_go_through_the_pipe(target: Target) -> None:
 
 
 def test_threads_take_turns(target: Target) -> None:
-    """Calls from several threads are each answered with what they asked for."""
+    """Calls from several threads each get their own answer."""
     answers: dict[int, list[Verdict]] = {}
     with StoreProcess(target) as writer:
         writer.write(some_rows(numbered(0, 10)))
@@ -182,7 +182,7 @@ def test_a_file_instead_of_a_folder_is_refused(target: Target) -> None:
 
 
 def test_a_file_that_is_not_a_database_is_refused(target: Target) -> None:
-    """A database file with other content is an error with a remedy, and stays as it is."""
+    """A database file with other content is an error with a remedy, and stays unchanged."""
     Path(target.path).mkdir()
     path = Path(target.path) / "chroma.sqlite3"
     path.write_bytes(b"something else " * 1_000)
@@ -200,7 +200,7 @@ def test_only_the_methods_of_a_store_can_be_called(target: Target) -> None:
         assert process.ask("fetch", rows=10) == []
 
 
-# -- others who want the folder ------------------------------------------------------------------------------------
+# -- other users of the folder -------------------------------------------------------------------------------------
 
 
 def test_a_second_writer_is_refused_by_the_name_of_the_first(target: Target) -> None:
@@ -424,7 +424,7 @@ def _is_gone(pid: int) -> bool:
 
 
 def test_a_foreign_threshold_survives_the_childs_death(target: Target) -> None:
-    """The next load restores the threshold of somebody else's collection if the child was killed."""
+    """The next load restores the threshold of another program's collection if the child was killed."""
     Path(target.path).mkdir()
     with plain_client(target) as client:
         client.create_collection("default", embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})

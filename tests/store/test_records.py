@@ -74,7 +74,7 @@ def settings_of(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
         return dict(found.configuration_json), dict(found.metadata or {})
 
 
-# -- what is written -----------------------------------------------------------------------------------------------
+# -- writing -------------------------------------------------------------------------------------------------------
 
 
 def test_any_client_reads_the_records(target: Target) -> None:
@@ -130,7 +130,7 @@ def test_update_leaves_text_and_vector(target: Target) -> None:
 
 
 def test_a_comparison_tells_the_verdicts_apart(target: Target) -> None:
-    """New, other text, other metadata and unchanged are told apart; the keys of each record are named."""
+    """New, changed, only in metadata changed and unchanged records are distinguished, with each record's keys."""
     rows = some_rows(["text", "metadata", "same", "foreign"], gone=1)
     del rows.metadatas[3]["upsert_hash"]
     load(target, rows)
@@ -295,7 +295,7 @@ def test_a_batch_of_only_bad_rows_is_rejected(target: Target, monkeypatch: pytes
 
 
 def test_chroma_that_refuses_any_row_blames_none(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If Chroma refuses a harmless record too, the load stops at once with cause and remedy."""
+    """If Chroma refuses a harmless record too, the load stops at once with the cause and a remedy."""
     from chromadb.api.models.Collection import Collection
 
     def refuse(*_: object, **__: object) -> None:
@@ -343,7 +343,7 @@ def test_newer_version_of_the_tool_may_go_on(target: Target) -> None:
 
 
 def test_foreign_collection_without_evidence_is_warned_of(target: Target) -> None:
-    """A collection that names no model is loaded with a warning, also if it is empty, since a query then has to name it."""
+    """Even an empty collection that names no model causes a warning, since a query then has to name it."""
     make_foreign(target, None, embedding_function=None)
     make_foreign(other := replace(target, collection="other"), some_rows(["a"]), embedding_function=None)
     for each in (target, other):
@@ -396,7 +396,7 @@ def test_bad_name_is_a_fault_of_usage(target: Target, name: str) -> None:
 
 @pytest.mark.parametrize("rows", [1, 700])
 def test_closing_flushes_the_index(target: Target, rows: int) -> None:
-    """After closing, nothing is queued for the next reader; before, it is."""
+    """Closing leaves nothing queued for the next reader."""
     with opened(target) as (records, _):
         records.write(some_rows(numbered(0, rows)))
         assert is_flushed(target) is False
@@ -499,7 +499,7 @@ def test_abandoned_load_is_flushed_by_the_next(target: Target) -> None:
 
 @pytest.mark.parametrize("ending", ["close", "abandon"])
 def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: str) -> None:
-    """Somebody else's threshold is raised only during the load, and noted before it is changed."""
+    """Another program's threshold is raised only during the load, and noted before it is changed."""
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
     notes: list[tuple[int | None, int]] = []
 
@@ -521,7 +521,7 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
 
 @pytest.mark.parametrize("ending", ["close", "abandon"])
 def test_a_full_disk_while_the_threshold_is_restored_is_said(target: Target, ending: str) -> None:
-    """The note that nothing has to be restored any more finds no room: the error says so."""
+    """If there is no room to remove the note about the threshold, the error says so."""
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
 
     class Full(Ledger):
@@ -701,7 +701,7 @@ def test_a_panic_of_the_engine_blames_no_row(target: Target, monkeypatch: pytest
 
 
 def test_a_collection_that_is_deleted_during_a_load(target: Target) -> None:
-    """A collection that somebody deletes during the load is reported as gone, and no row is blamed."""
+    """A collection that is deleted during the load is reported as gone, and no row is blamed."""
     records, _ = open_store(target)
     with plain_client(target) as client:
         client.delete_collection(target.collection)

@@ -42,13 +42,13 @@ def test_stored_function_of_the_same_model_is_evidence(name: str, config: dict[s
     ],
 )
 def test_stored_function_of_another_model_is_refused(name: str, config: dict[str, Any], tmp_path: Path) -> None:
-    """A stored embedding function that is not of our model is refused, whatever the dimension."""
+    """A stored embedding function of another model is refused, whatever its dimension."""
     with pytest.raises(Refusal, match="load with that, or into another --collection"):
         check_model(a_target(tmp_path), _described(name, **config))
 
 
 def test_a_stamp_is_accepted_by_its_maker(tmp_path: Path) -> None:
-    """The stamp of a target matches that target, also beside metadata of others and in part."""
+    """A target's own stamp matches, also in part and next to other programs' metadata."""
     target = a_target(tmp_path)
     full = stamp(target)
     assert check_model(target, _described(metadata={**full, "owner": "me"})) == ()
@@ -59,7 +59,7 @@ def test_a_stamp_is_accepted_by_its_maker(tmp_path: Path) -> None:
     ("key", "value"), [("upsert_cli_model", "another"), ("upsert_cli_dimension", 5), ("upsert_cli_max_tokens", 777)]
 )
 def test_each_part_of_the_stamp_counts(key: str, value: str | int, tmp_path: Path) -> None:
-    """Any difference in the stamp is refused, and the message says what it was and what it is."""
+    """Any difference in the stamp is refused, and the message names both values."""
     target = a_target(tmp_path)
     with pytest.raises(Refusal, match=str(value)):
         check_model(target, _described(metadata={**stamp(target), key: value}))

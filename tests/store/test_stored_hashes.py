@@ -66,7 +66,7 @@ def target(master: Target, tmp_path: Path) -> Target:
 
 
 def _hashes(target: Target, ids: list[str] = IDS) -> dict[str, str]:
-    """Return the stored hashes that are known, which no caller expects to be these."""
+    """Return the known stored hashes, none of which the caller expects."""
     changed = changed_hashes(Path(target.path), target.collection, dict.fromkeys(ids, "other"))
     assert list(changed) == ids
     return {one: stored for one, stored in changed.items() if stored}
@@ -149,7 +149,7 @@ def test_a_transaction_that_was_cut_short_is_not_read(target: Target) -> None:
 
 
 def test_a_write_ahead_log_is_read_too(target: Target) -> None:
-    """A record that is still in the log, but not in the database itself, is answered as it is now."""
+    """A record that is only in the write-ahead log is read in its current state."""
     _change(target, "PRAGMA journal_mode = WAL")
     with closing(sqlite3.connect(Path(target.path) / DATABASE_NAME, isolation_level=None)) as other:
         other.execute("UPDATE embedding_metadata SET string_value = 'new.new' WHERE key = 'upsert_hash'")
@@ -160,7 +160,7 @@ def test_a_write_ahead_log_is_read_too(target: Target) -> None:
 
 
 def test_unchanged_records_cost_no_call(target: Target) -> None:
-    """The process is not asked about them: it is stopped, and they are compared all the same."""
+    """Unchanged records are compared without the process, even while it is stopped."""
     with StoreProcess(target) as store:
         store.opened()
         os.kill(store.pid, signal.SIGSTOP)
@@ -204,7 +204,7 @@ def test_a_comparison_is_the_same_either_way(target: Target, monkeypatch: pytest
 
 
 def test_the_records_of_another_program_are_not_unchanged(target: Target) -> None:
-    """Records without a hash are compared through Chroma, and are to be written."""
+    """Records without a hash are compared through Chroma, and have to be written."""
     foreign = of_model(replace(target, collection="foreign"), name="")
     with StoreProcess(foreign) as store:
         assert set(store.compare(IDS, SAME).verdicts) == {Verdict.TEXT}

@@ -53,7 +53,7 @@ class ChromaServer:
 
     def start(self) -> None:
         """Start the server, or start it again after a kill, and wait until it answers."""
-        program = "from chromadb.cli.cli import app; app()"  # what the script `chroma` is
+        program = "from chromadb.cli.cli import app; app()"  # the content of the script `chroma`
         self._process = start_python(
             [self._python, "-c", program, "run", "--path", str(self._folder), "--port", str(self.port)],
             folder=self._folder,
@@ -104,7 +104,7 @@ class ChromaServer:
 
 
 def free_port() -> int:
-    """Return a port at which nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

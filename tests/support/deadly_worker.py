@@ -1,4 +1,4 @@
-"""A program like upsert-cli whose workers on Ray do not survive a text that says so; run by a test."""
+"""A program like upsert-cli whose workers on Ray die of a certain text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DeadlyWorker(UnitRunner):
         self.sources = sources_of(spec.task)
 
     def run(self, unit: Unit) -> Receipt:
-        """Load a unit, if there is nothing deadly in it."""
+        """Load a unit, unless it contains a deadly text."""
         for row, _ in Rows(sources=self.sources).of(unit):
             if DEADLY in str(row.payload):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -34,7 +34,7 @@ from typing import Any
 import upsert_cli
 from upsert_cli.packages import switch_off_telemetry
 
-# What commands import themselves, inside of functions.
+# Modules that commands import inside functions.
 HEAVY = (
     "chromadb",
     "chromadb.api.client",
@@ -148,7 +148,7 @@ class Server:
         os.set_blocking(self._wake_write, False)
 
     def serve(self) -> Request | None:
-        """Serve until the control socket is closed; in each forked process, return what that has to run."""
+        """Serve until the control socket is closed; in each forked process, return the program to run."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in an interpreter that is starting
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -257,7 +257,7 @@ def current_umask() -> int:
 
 
 def count_spares(request: Request) -> int:
-    """Return how many Python children a program starts at most; a fork that nobody needs costs some ten milliseconds."""
+    """Return how many Python children a program starts at most; an unused fork costs some ten milliseconds."""
     if request.children is not None:
         return request.children
     match request.arguments:
@@ -279,7 +279,7 @@ def count_readers(words: list[str]) -> int:
 
 
 def keep_spares(count: int) -> Request | None:
-    """Fork spare processes for the first Python children of this command; in a spare, return what it has to run."""
+    """Fork spare processes for this command's first Python children; in a spare, return the program to run."""
     spares: list[Spare] = []
     for _ in range(count):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -376,14 +376,14 @@ class Exit:
 
 
 def import_all(names: Iterable[str]) -> None:
-    """Import modules, of which some may not be installed."""
+    """Import modules, even if some are not installed."""
     for name in names:
         with suppress(ImportError):
             importlib.import_module(name)
 
 
 def main(control: socket.socket) -> None:
-    """Import everything, serve, and run what a forked process is asked for."""
+    """Import everything, serve, and run the requested program in each forked process."""
     program = Exit()
     switch_off_telemetry()
     for module in pkgutil.walk_packages(upsert_cli.__path__, "upsert_cli."):

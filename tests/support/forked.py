@@ -21,7 +21,7 @@ from typing import Any
 from tests.support.fork_server import STREAMS, Request, blocked_signals, current_umask
 from upsert_cli.store import child_process
 
-# What a program may find different from the server: nothing reads it before all is imported.
+# Variables that may differ from the server's, since no module reads them while it is imported.
 READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_", "AWS_", "AZURE_", "PIP_", "RAY_")
 READ_LATE_NAMES = {"CI", "HOME", "COLUMNS", "LINES", "TERM", "TMPDIR", "TZ"}
 READ_LATE_NAMES |= {"NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "CHROMA_API_KEY", "HF_TOKEN"}
@@ -29,7 +29,7 @@ READ_LATE_NAMES |= {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_
 READ_LATE_NAMES |= {"STORAGE_EMULATOR_HOST"}
 # Variables that a program, or all that it imports, never sees.
 NEVER_READ = {"upsert_cli": "CHROMA_", "pip": "HF_"}
-# What a program imports, and the server has to import before it forks the first one.
+# Modules of a program that the server imports before it forks the first such program.
 IMPORTS = {"pip": ("pip._internal.cli.main", "pip._internal.commands.download")}
 CONTAINER = ("unshare", "-rpf", "--mount-proc", "--kill-child", "--")  # starts a program as PID 1
 REPLY_BYTES = 64  # bytes of a number in digits at most
@@ -43,7 +43,7 @@ class Forker:
         self._environment = dict(os.environ)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # Python buffers its standard streams by what they are, so these are pipes as in the programs to come.
+            # Python buffers its standard streams by their kind, so these are pipes, as in most forked programs.
             self._server = subprocess.Popen(
                 [*before, sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
                 cwd=Path(__file__).parents[2],
@@ -61,13 +61,13 @@ class Forker:
         return not [name for name in self.changed(environment) if not name.startswith(unread)]
 
     def changed(self, environment: Mapping[str, str]) -> set[str]:
-        """Return the variables that may matter to what the server has imported already, and differ from its own."""
+        """Return the variables that differ from the server's and may have been read by its imports."""
         before = self._environment
         changed = {name for name in before.keys() | environment.keys() if before.get(name) != environment.get(name)}
         return {name for name in changed if not (name in READ_LATE_NAMES or name.startswith(READ_LATE))}
 
     def fork(self, request: Request, descriptors: list[int]) -> socket.socket:
-        """Have a process forked; return the socket that tells its id, and at its end its status."""
+        """Ask for a forked process; return the socket that reports its id, and at its end its status."""
         reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             socket.send_fds(self._control, [request.encode()], [*descriptors, theirs.fileno()])
@@ -136,14 +136,14 @@ class ForkedProcess(subprocess.Popen[Any]):
         popen._close_pipe_fds(*pipes)
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
-        if self._reply.fileno() < 0:  # collected together with this object, which nobody waits for
+        if self._reply.fileno() < 0:  # collected together with this object
             return self.pid, signal.SIGKILL
         try:
             status = self._reply.recv(REPLY_BYTES, socket.MSG_DONTWAIT if wait_flags else 0)
         except BlockingIOError:
             return 0, 0
         self._reply.close()
-        return self.pid, int(status) if status else signal.SIGKILL  # the server is gone; nobody knows any more
+        return self.pid, int(status) if status else signal.SIGKILL  # the server is gone, and the status with it
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
         lock: Any = vars(self)["_waitpid_lock"]
@@ -233,7 +233,7 @@ def forked_children() -> Iterator[None]:
 def run_forked(
     server: Forker, arguments: list[str], *, folder: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a Python program by a server with namespaces or rights of its own, and wait for its end."""
+    """Run a Python program by a server with its own namespaces or rights, and wait for its end."""
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with ForkedProcess(arguments, server=server, cwd=folder, env=environment, text=True, **pipes) as process:
         output, errors = process.communicate()

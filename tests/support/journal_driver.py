@@ -1,4 +1,4 @@
-"""A process that uses a journal until it is killed, and reports its steps: one JSON object a line.
+"""A process that uses a journal until it is killed and reports its steps: one JSON object per line.
 
 A step that was reported is acknowledged: no crash may undo it.
 """
@@ -27,7 +27,7 @@ from upsert_cli.journal.spool import Incoming, spool
 from upsert_cli.journal.task import TaskStatus
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
-WINDOWS, ROWS = 3, 10  # a task has so many batches of so many rows, with one reject each
+WINDOWS, ROWS = 3, 10  # batches of a task, each with one reject, and rows of a batch
 INPUT = b"what is read only once\n" * 1_000
 
 

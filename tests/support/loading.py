@@ -63,7 +63,7 @@ def plain_client(target: Target) -> Iterator[ClientAPI]:
 
 
 def open_store(target: Target, **options: Any) -> tuple[Store, Opened]:
-    """Open a collection in this process, in a folder that nobody else has; `options` are those of `Location.open`."""
+    """Open a collection in this process, in a folder without other users; `options` are those of `Location.open`."""
     prepare_folder(Path(target.path))
     return location_of(target).open(target, **options)
 

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 VERSIONS = ("0.4.24", "0.5.23", "0.6.3", "1.0.20", "1.3.7")
-DIMENSION = 384  # numbers of each vector, those of the default model
+DIMENSION = 384  # numbers of each vector, as of the default model
 ROWS = 30  # records of the collection `default`
 
 # Two collections that were never flushed, one with each kind of value; one that was; and one without a record.

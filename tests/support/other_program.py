@@ -73,7 +73,7 @@ def as_written(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def floats_rounded(records: dict[str, Any]) -> dict[str, Any]:
-    """Round what Chroma itself stores with another last digit."""
+    """Round the floats, since Chroma may store them with another last digit."""
     return {
         one: (document, {key: round(value, 12) if isinstance(value, float) else value for key, value in metadata.items()})
         for one, (document, metadata) in records.items()

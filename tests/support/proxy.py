@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What is done to a request."""
+    """The fault that the proxy makes of a request."""
 
     status: int | None = None
     """Answered with this instead of being passed on."""
@@ -75,7 +75,7 @@ Plan = Callable[[Call], Fault | None]
 
 
 class Proxy:
-    """Listens at a port of its own, and keeps what came in."""
+    """A proxy with its own port that keeps all requests."""
 
     def __init__(self, port: int) -> None:
         """`port` is the server's; it may change."""
@@ -109,11 +109,11 @@ class Proxy:
 
     @property
     def writing(self) -> int:
-        """How many writes are under way."""
+        """Return the number of writes in progress."""
         return self._writes
 
     def take(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Fault | None:
-        """Record a request, and return what is to be done to it."""
+        """Record a request, and return the fault to make of it."""
         with self._lock:
             call = Call(number=len(self.calls) + 1, method=method, path=path, headers=headers, body=body)
             self.calls.append(call)
@@ -176,7 +176,7 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
 
         def _drip(self, what: str) -> None:
             self.close_connection = True
-            with suppress(OSError):  # until nobody reads it any more
+            with suppress(OSError):  # until the reader goes away
                 self.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"\r\n{" if what == "body" else b""))
                 for number in itertools.count():
                     self.wfile.write(b" " if what == "body" else f"X-{number % 50}: a\r\n".encode())

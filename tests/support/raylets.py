@@ -29,9 +29,9 @@ class Raylets:
     @classmethod
     @contextmanager
     def started(cls, count: int, *, head_processors: int = 0, processors: int = 1) -> Iterator[Raylets]:
-        """Yield a cluster of so many raylets next to its head, each with so many processors, and end it."""
+        """Yield a cluster with that number of raylets next to its head, and end it."""
         before = dict(os.environ)
-        # All processes of the cluster are known by it, also to those who look for them.
+        # The token in their environment identifies all processes of the cluster.
         os.environ |= {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
@@ -48,7 +48,7 @@ class Raylets:
 
     @property
     def address(self) -> str:
-        """What `--ray-address` takes."""
+        """The value for `--ray-address`."""
         return str(self._cluster.address)
 
     def have(self, count: int) -> None:
@@ -61,7 +61,7 @@ class Raylets:
         self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
 
     def kill_worker(self) -> None:
-        """Kill an actor that is at work."""
+        """Kill a working actor."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             for pid in self._workers():

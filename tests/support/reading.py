@@ -107,7 +107,7 @@ def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 
 
 def exactly(value: Any) -> str:
-    """Return JSON, which tells 1 from 1.0 and True, as == does not."""
+    """Return JSON, in which 1, 1.0 and True differ, as they do not under ==."""
     return json.dumps(value, sort_keys=True)
 
 

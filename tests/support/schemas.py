@@ -18,7 +18,7 @@ REFERENCE = "#/$defs/"
 
 
 def read_schema(name: str) -> dict[str, Any]:
-    """Return a schema as it is published."""
+    """Return a published schema."""
     value: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return value
 

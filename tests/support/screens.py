@@ -1,4 +1,4 @@
-"""A command on an emulated terminal: what a person types into it, and what stands on its screen."""
+"""A command on an emulated terminal: keys to press, and the text on its screen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECONDS = 120.0  # seconds after which a test gives up
 
 
 class Screen:
-    """The screen of a command that has a terminal of its own for all of its streams."""
+    """The screen of a command whose streams are all one terminal."""
 
     def __init__(
         self, terminal: Terminal, line: str, *, columns: int, rows: int = ROWS, output: IO[str] | None = None
@@ -103,11 +103,11 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """Return what stands on the screen."""
+        """Return the text on the screen."""
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
 
     def _read(self, until: float) -> bool:
-        """Draw what comes next; False at the end of the command."""
+        """Draw the next output; return False at the end of the command."""
         ready, _, _ = select.select([self._ours], [], [], max(0.0, until - time.monotonic()))
         assert ready, f"nothing more came:\n{self.text}"
         try:

@@ -1,4 +1,4 @@
-"""A terminal to type commands into: a folder, a journal and an environment of its own."""
+"""A terminal to type commands into, with its own folder, journal and environment."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Terminal:
         return done
 
     def start(self, line: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command without waiting for it, in a process group of its own."""
+        """Start a command in its own process group without waiting for it."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return start_python(
             self.arguments(line),
@@ -74,7 +74,7 @@ class Terminal:
         return value
 
     def wait_for_rows(self, task_id: str) -> None:
-        """Wait for the next checkpoint of a task; by its file, since a short load is over before `info` is asked twice."""
+        """Wait for a task's next checkpoint; by its file, since a short load may end before `info` is asked twice."""
         path = self.journal / "active" / f"{task_id}.progress"
         before = path.stat().st_mtime_ns if path.exists() else None
 
@@ -86,7 +86,7 @@ class Terminal:
         wait_until(is_next)
 
     def has_checkpoint(self, task_id: str) -> bool:
-        """Check that a running task has come to its first checkpoint."""
+        """Check whether a running task has reached its first checkpoint."""
         return (self.journal / "active" / f"{task_id}.progress").exists()
 
     def wait_for_line(self, process: subprocess.Popen[str], text: str) -> None:
@@ -95,7 +95,7 @@ class Terminal:
         assert any(text in line for line in process.stderr), f"it ended without: {text}"
 
     def halt_when(self, process: subprocess.Popen[str], task_id: str, come: Callable[[], bool] = lambda: True) -> None:
-        """Halt a load at a checkpoint at which something holds, so that nothing goes on while a test looks or acts.
+        """Halt a load at a checkpoint where a condition holds, so that nothing happens during the test's next steps.
 
         Args:
             process: Of `start`; `go_on` lets it go on.
@@ -144,7 +144,7 @@ class Terminal:
     def records(
         self, collection: str = "default", *, vectors: bool = False, folder: str = "chroma"
     ) -> dict[str, dict[str, Any]]:
-        """Read a collection back with nothing but chromadb, in a process of its own: id -> document and metadata."""
+        """Read a collection back with chromadb alone, in another process: id -> document and metadata."""
         program = [sys.executable, "-c", _READ_BACK, str(self.folder / folder), collection, "1" if vectors else ""]
         done = run_python(program, folder=self.folder, environment=self.environment)
         assert done.returncode == 0, done.stderr.decode()
@@ -173,7 +173,7 @@ print(json.dumps(found))
 
 
 def read_drawn(descriptor: int) -> bytes:
-    """Return all that is drawn on a pseudo-terminal until nobody has its other end any more."""
+    """Return everything drawn on a pseudo-terminal until its other end is closed."""
     drawn = b""
     while True:
         try:

@@ -124,7 +124,7 @@ def _share_words(model: onnx.ModelProto) -> None:
 
 
 def _tiny_weights(config: Mapping[str, Any]) -> Tensors:
-    """Return random weights that keep the scale of what they are given, as trained ones do."""
+    """Return random weights that keep the scale of their inputs, as trained ones do."""
     weights = random_weights(config, mean=0, spread=0.05, seed=0)
     weights["embeddings.LayerNorm.weight"][:] = 1
     weights["embeddings.LayerNorm.bias"][:] = 0

@@ -1,4 +1,4 @@
-"""Waiting for a condition in place of a time."""
+"""Waiting for a condition instead of a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STEP_SECONDS = 0.01  # seconds between two looks
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = SECONDS) -> None:
-    """Wait until a condition holds; fail the test if it does not in time."""
+    """Wait until a condition holds; fail the test if it takes too long."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"it did not happen in {seconds:.0f} seconds"

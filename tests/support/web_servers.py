@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             try:
                 self.wfile.write(body[start : start + CHUNK])
-            except OSError:  # the reader has what it wants
+            except OSError:  # the reader has enough
                 return
             web.sent += len(body[start : start + CHUNK])
             time.sleep(web.pause)
@@ -161,7 +161,7 @@ Respond = Callable[[str | None], Iterable[bytes]]
 
 @contextmanager
 def raw_server(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Run a server that sends exactly what it is given; yield its address."""
+    """Run a server that sends exactly the given bytes; yield its address."""
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
@@ -188,6 +188,6 @@ def raw_server(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterat
 
 
 def answer(status: int, body: bytes = b"", **headers: str | int) -> bytes:
-    """Return an answer as it is sent; an underscore in the name of a header is a hyphen."""
+    """Return the bytes of an answer; an underscore in a header's name becomes a hyphen."""
     lines = [f"HTTP/1.1 {status} X", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body

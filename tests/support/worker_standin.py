@@ -1,4 +1,4 @@
-"""Workers without processes: they do what they are told within this one, and die where a test wants them to."""
+"""Stand-ins for workers: they run units within this process, and die where a test wants them to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from upsert_cli.sources.rows import Unit
 
 
 class StandIns:
-    """Workers that run one after the other; the last one that got a unit is the first to be through with it."""
+    """Workers that run one after the other; the last unit given out is the first one done."""
 
     def __init__(self, run: Callable[[Unit], Receipt], *, dies: Callable[[Unit], bool] = lambda _: False) -> None:
-        """Take what a worker does, and what it does not survive."""
+        """Take the function that runs a unit, and the condition under which a worker dies."""
         self._run = run
         self._dies = dies
         self._events: deque[Event] = deque()

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def run(session: Invocation, **options: Any) -> int:
     """Load items into the default collection, as a task.
 
-    SOURCE is a file of JSONL, CSV, TSV or Parquet, a folder, a glob, an s3://, gs://, az:// or https:// address, - for
-    JSONL on standard input, or a collection, chroma:TARGET#COLLECTION. An item is {"object_id": ..., "payload":
-    {"text": ...}, "item_info": {...}}; the options under Input map rows of other shapes.
+    SOURCE is a file, a folder, a glob, an s3://, gs://, az:// or https:// address, - for JSONL on standard input, or a
+    collection, chroma:TARGET#COLLECTION. An item is {"object_id": ..., "payload": {"text": ...}, "item_info": {...}};
+    the options under Input map rows of other shapes.
 
     \b
     upsert-cli run articles.jsonl --chroma ./chroma

@@ -23,7 +23,7 @@ from upsert_cli.journal.option_field import (
     option,
 )
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.formats import SUFFIXES
+from upsert_cli.sources.formats import BINARY_FORMATS, SUFFIXES, TEXT_FORMATS
 
 if TYPE_CHECKING:
     from upsert_cli.documents.recipe import Recipe
@@ -46,7 +46,7 @@ class LoadOptions:
     """
 
     format: str | None = option(
-        "Format: jsonl, csv, tsv (or .gz, .zst), parquet.",
+        f"Format: {', '.join(TEXT_FORMATS)} (or .gz, .zst), {', '.join(BINARY_FORMATS)}.",
         maps=True,
         metavar="FORMAT",
         choices=tuple(SUFFIXES),

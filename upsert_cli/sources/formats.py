@@ -3,7 +3,7 @@
 In the remedy of an error, `FILE` stands for the name of the file, quoted for the shell, and of its content if it is
 compressed; `PACKED` for the name of the file itself; and `FORMAT` for the format without its compression.
 
-A new format has an entry in `SUFFIXES` here, and one in `readers`.
+A new format has an entry in `TEXT_FORMATS` or `BINARY_FORMATS` here, and one in `readers`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ COMPRESSIONS: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": 
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
+TEXT_FORMATS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "tsv": (".tsv",)}
+"""The suffixes of each format that may be compressed as a whole, in lower case."""
+
+BINARY_FORMATS = {"parquet": (".parquet",)}
+"""The suffixes of each other format, in lower case."""
+
 SUFFIXES = {
     f"{name}{ending}": tuple(f"{suffix}{ending}" for suffix in suffixes)
-    for name, suffixes in {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "tsv": (".tsv",)}.items()
+    for name, suffixes in TEXT_FORMATS.items()
     for ending in COMPRESSIONS
-} | {"parquet": (".parquet",)}
-"""The suffixes of each format, in lower case; a compressed text format has a name of its own, such as `csv.gz`."""
+} | BINARY_FORMATS
+"""The suffixes of all formats; a compressed text format has a name of its own, such as `csv.gz`."""
 
 KNOWN_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 

@@ -1,7 +1,7 @@
 """The reader of each format, and the writers: a format is opened here, and its module imported when it is needed.
 
 A new format is a module with the two functions that `TextFile` takes (or, if it is not text, with a `RowReader`), an
-entry in `reader_of` and in `formats.SUFFIXES`, and its tests.
+entry in `reader_of` and in `formats`, and its tests.
 """
 
 from __future__ import annotations

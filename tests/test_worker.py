@@ -105,6 +105,31 @@ def test_a_canceled_task_whose_runner_died_is_not_taken_over(tmp_path: Path) -> 
     assert (journal.find("t").status, journal.find("t").rows) == (TaskStatus.CANCELED, 10)
 
 
+def test_a_cancel_between_two_workers_is_not_lost(tmp_path: Path) -> None:
+    """A task is canceled, not continued, if the wish arrives after a worker has claimed it and before it is pending."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("t", queued=True))
+    _die(journal, "t", rows=10)
+    with Claim.take(journal, "t") as claim:
+        assert claim.taken_over().status is PROCESSING
+        assert request_cancel(Journal(tmp_path), "t").cancel_requested
+        assert claim.set_back(heeds_cancel=True).status is TaskStatus.CANCELED
+    task = journal.find("t")
+    assert (task.rows, task.detail) == (10, "task t was canceled; `upsert-cli restart t` continues it")
+    assert _work_off(journal) == []
+
+
+def test_a_cancel_of_a_worker_that_a_signal_ends_is_not_lost(tmp_path: Path) -> None:
+    """A task whose worker is stopped by a signal before it sees the wish to cancel does not go back to the queue."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("t", queued=True))
+    with Claim.take(journal, "t") as claim:
+        claim.begin()
+        request_cancel(Journal(tmp_path), "t")
+        assert claim.finish(PENDING, detail="stopped by SIGTERM").status is TaskStatus.CANCELED
+    assert _work_off(journal) == []
+
+
 def test_the_gravest_exit_code() -> None:
     """1 beats 4 beats 5 beats 3 beats 0, in any order; no task at all is 0."""
     assert GRAVITY == (1, 4, 5, 3, 0)

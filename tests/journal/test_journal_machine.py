@@ -231,7 +231,7 @@ class JournalMachine(RuleBasedStateMachine):
         if (name := self.any_task(data, *set(TaskStatus) - {PENDING}, claimed=False)) is None:
             return
         now = self.model[name]
-        fields = {"rows": 0} if from_start else {}
+        fields: dict[str, Any] = {"rows": 0} if from_start else {}
 
         def step() -> None:
             with Claim.take(self.journal, name) as claim:

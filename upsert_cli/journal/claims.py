@@ -77,7 +77,7 @@ class Claim:
         Raises:
             Canceled: It was canceled a moment ago.
         """
-        begun = {"started_at": utc_now(), "detail": None, "failed_items": ()}
+        begun: dict[str, Any] = {"started_at": utc_now(), "detail": None, "failed_items": ()}
         try:
             return self._journal.change(self.task_id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,), **begun)
         except WrongStatus as error:
@@ -96,10 +96,19 @@ class Claim:
             return self.finish(TaskStatus.CANCELED, detail=str(Canceled(task_id=task.id)))
         return task
 
-    def set_back(self, **changes: object) -> Task:
-        """Make the task pending again, with other fields changed, and return it."""
-        expected = tuple(TaskStatus)
-        return self._journal.change(self.task_id, TaskStatus.PENDING, expect=expected, detail=None, **changes)
+    def set_back(self, *, heeds_cancel: bool, **changes: object) -> Task:
+        """Make the task pending again, with other fields changed, and return it.
+
+        With `heeds_cancel`, the task is canceled instead if somebody asks for that at this moment.
+        """
+        return self._journal.change(
+            self.task_id,
+            TaskStatus.PENDING,
+            expect=tuple(TaskStatus),
+            heeds_cancel=heeds_cancel,
+            detail=None,
+            **changes,
+        )
 
     def checkpoint(self) -> Checkpoint | None:
         """Return where to continue, or None to begin at the start; rows that are repeated change nothing."""
@@ -177,7 +186,14 @@ class Claim:
         """
         if checkpoint is not None:
             fields |= checkpoint.fields_of_task
-        change = partial(self._journal.change, self.task_id, status, expect=(TaskStatus.PROCESSING,), **fields)
+        change = partial(
+            self._journal.change,
+            self.task_id,
+            status,
+            expect=(TaskStatus.PROCESSING,),
+            heeds_cancel=status is TaskStatus.PENDING,
+            **fields,
+        )
         try:
             task = change()
         except (TaskNotFound, WrongStatus):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import JournalDamaged, TaskExists, WrongStatus
+from upsert_cli.errors import Canceled, JournalDamaged, TaskExists, WrongStatus
 from upsert_cli.journal.files import reading_from, writing_to
 from upsert_cli.journal.layout import Layout, TaskFiles
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
@@ -147,10 +147,19 @@ class Journal:
                 raise
         return task
 
-    def change(self, task_id: str, to: TaskStatus, *, expect: Collection[TaskStatus], **fields: object) -> Task:
+    def change(
+        self,
+        task_id: str,
+        to: TaskStatus,
+        *,
+        expect: Collection[TaskStatus],
+        heeds_cancel: bool = False,
+        **fields: object,
+    ) -> Task:
         """Move a task into another state if it is in an expected one, with its last checkpoint, as one operation.
 
-        Other `fields` of the task override the checkpoint.
+        Other `fields` of the task override the checkpoint. With `heeds_cancel`, a task is canceled instead if somebody
+        has asked its runner for that.
 
         Raises:
             TaskNotFound: There is no task of this id.
@@ -164,6 +173,8 @@ class Journal:
             if task.status is TaskStatus.PROCESSING:
                 checkpoint = read_checkpoint(self.files(task_id).progress)
                 task = task if checkpoint is None else self._with_progress(task, checkpoint)
+            if heeds_cancel and task.cancel_requested:
+                to, fields = TaskStatus.CANCELED, fields | {"detail": str(Canceled(task_id=task_id))}
             task = task.moved(to, **fields)
             file.update(task.as_record())
         return task

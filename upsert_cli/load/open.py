@@ -165,7 +165,7 @@ def _resume(
             skips = if_running == "skip" and not draft.queued
             if skips and (error := resources.in_use()) is not None:
                 return OpenedTask(task=task, skipped=str(error))
-            _set_back(resources, claim)
+            _set_back(resources, claim, heeds_cancel=True)
             return _ready(claim, held)
 
 
@@ -178,10 +178,18 @@ def _ready(claim: Claim, held: ExitStack) -> OpenedTask:
     return OpenedTask(task=task, claim=claim)
 
 
-def _set_back(resources: Resources, claim: Claim, *, from_start: bool = False, failed_only: bool = False) -> None:
+def _set_back(
+    resources: Resources,
+    claim: Claim,
+    *,
+    from_start: bool = False,
+    failed_only: bool = False,
+    heeds_cancel: bool = False,
+) -> None:
     """Make a claimed task pending again: at its checkpoint, at the start, or for the rejected rows alone.
 
-    The resources are those of the task with the options, the inputs and the queue that it is to have.
+    The resources are those of the task with the options, the inputs and the queue that it is to have. A restart, unlike
+    `run --task-id`, also continues a task that somebody cancels at this moment.
     """
     wanted, known = resources.task, claim.task()
     asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}
@@ -203,7 +211,7 @@ def _set_back(resources: Resources, claim: Claim, *, from_start: bool = False, f
         claim.retry_rejects(wanted, START.as_json())
     elif wanted.status is TaskStatus.PENDING and not changes:
         return
-    claim.set_back(**changes)
+    claim.set_back(heeds_cancel=heeds_cancel, **changes)
 
 
 def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -> Task:

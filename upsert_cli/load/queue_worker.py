@@ -125,7 +125,7 @@ def _claim(journal: Journal, task: Task) -> Claim | None:
         claim = held.enter_context(Claim.take(journal, task.id))
         task = claim.taken_over()  # once more, now that no other process can run it
         if task.queued and task.status is TaskStatus.PROCESSING:
-            task = claim.set_back()
+            task = claim.set_back(heeds_cancel=True)
         if task.queued and task.status is TaskStatus.PENDING:
             held.pop_all()
             return claim

@@ -205,6 +205,20 @@ def test_a_lost_vector_costs_one_record(tiny: Terminal) -> None:
     assert "--keep-vectors copies the vectors" in said.stderr
 
 
+def test_a_vector_of_zeros_costs_one_record(tiny: Terminal) -> None:
+    """A dry run and a preview foresee the reject of a record whose vector is close to no other."""
+    records = some_records(3)
+    records[1]["vector"] = [0.0, 0.0, 0.0]
+    write_records(tiny, records)
+    line = "upsert-cli run chroma:old#docs --keep-vectors --collection docs"
+    for said in (tiny.type(f"{line} --dry-run", expect=3), tiny.type(line, expect=3)):
+        assert "2 inserted, 0 updated, 0 unchanged, 1 rejected" in said.stderr
+        assert "docs:2: on_reading: its vector is all zeros" in said.stderr
+    assert [*tiny.records("docs")] == ["doc 0", "doc 2"]
+    previewed = tiny.type("upsert-cli preview chroma:old#docs --keep-vectors --json").stdout.splitlines()
+    assert [json.loads(line)["type"] for line in previewed] == ["record", "reject", "record"]
+
+
 @pytest.mark.parametrize("batch", ["", "--batch-size 2"])
 def test_of_two_collections_the_last_vector_of_an_id_wins(tiny: Terminal, batch: str) -> None:
     """Ids that are in both sources are duplicates, in one batch or in several, and keep the vectors of the last."""

@@ -60,14 +60,16 @@ def item_of_record(
         has_own_text,
         vector,
         hashed if isinstance(hashed, str) else None,
-        fault or _fault(identifier, payload),
+        fault or _fault(identifier, payload, vector),
     )
     return Item(identifier, payload, None, "", 0, stored=parts)
 
 
-def _fault(identifier: str, payload: Mapping[str, Any]) -> str | None:
+def _fault(identifier: str, payload: Mapping[str, Any], vector: array[float] | None) -> str | None:
     if "\0" in identifier or not identifier:
         return "its id holds a NUL character" if identifier else "its id is empty"
+    if vector and not any(vector):
+        return "its vector is all zeros, so no other vector is close to it"
     return next(
         (
             f"its metadata {shown(key)} is of type {type(value).__name__}, which cannot be copied"

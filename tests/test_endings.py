@@ -172,7 +172,7 @@ def test_a_closed_standard_input_is_an_error(tiny: Terminal, make_items: Items, 
     code, errors = _type_with_streams(tiny, line, streams)
     assert code == 1
     (error,) = errors.splitlines()
-    assert "standard input cannot be read (it is closed)" in error
+    assert "standard input cannot be read: it is closed; pipe data into it, or name a file" in error
     assert json.loads(tiny.type("upsert-cli list --json").stdout) == []
 
 

@@ -262,11 +262,12 @@ class SourceUnreadable(UpsertCliError):
     """How to load the file if it is sound, or None if it is damaged."""
 
     def __str__(self) -> str:
-        if self.name == "-":
-            return f"standard input cannot be read ({self.reason}); pipe data into it, or name a file"
-        where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
+        name = "standard input" if self.name == "-" else self.name
+        where = f"{name} cannot be read beyond row {self.row}" if self.row else f"{name} cannot be read"
         if self.remedy is not None:
             return f"{where}: {self.reason}; {self.remedy}"
+        if self.name == "-":
+            return f"{where} ({self.reason}); correct the data that is piped in, then load again"
         remedy = "check that it can be reached" if "://" in self.name else "repair the file"
         return f"{where} ({self.reason}); {remedy} or leave it out, then load again"
 

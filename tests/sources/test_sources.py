@@ -26,6 +26,7 @@ import pytest
 from pyarrow import orc
 
 from tests.support.reading import sources_of
+from tests.support.terminal import Terminal
 from upsert_cli.errors import (
     Refusal,
     SourceChanged,
@@ -479,7 +480,11 @@ def test_a_stream_that_breaks_off_is_not_kept(name: str) -> None:
     """Input that cannot be read to its end is not kept, and the message names the input."""
     with pytest.raises(SourceUnreadable) as caught:
         spool(_Broken(OSError(5, "Input/output error")), Path("kept.jsonl").absolute(), name=name)
-    assert f"{'standard input' if name == '-' else name} cannot be read (Input/output error)" in str(caught.value)
+    said = {
+        "-": "standard input cannot be read: Input/output error",
+        "a pipe": "a pipe cannot be read (Input/output error)",
+    }
+    assert said[name] in str(caught.value)
     assert list(Path().iterdir()) == []
 
 
@@ -591,6 +596,28 @@ def test_the_command_of_a_remedy_takes_a_copy_of_a_remote_file() -> None:
     assert "; download it and unpack it, then `iconv a.csv` rewrites it" in str(not_loadable(name, "csv.gz", error))
     assert "; download it, then `iconv a.csv` rewrites it" in str(not_loadable("s3://bucket/data/a.csv", "csv", error))
     assert "; save it as CSV" in str(not_loadable(name, "csv", Unsuitable("it is a spreadsheet", "save it as CSV")))
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "said"),
+    [
+        ("--format csv", gzip.compress(b"id\n"), "it is compressed with gzip; add .gz to its name, or to --format"),
+        ("--format csv", "id".encode("utf-16"), "save it to a file, then `iconv -f UTF-16 -t UTF-8 FILE` rewrites it"),
+        ("--format csv", b"sep=;\n", "save it to a file, then `tail -n +2 FILE | upsert-cli run - --format csv`"),
+        ("--format csv.gz", gzip.compress(b"sep=;\n"), "save it to a file and unpack it, then `tail -n +2 FILE"),
+        ("--format csv", b'id,"text\n', "is never closed); correct the data that is piped in, then load again"),
+        ("--format parquet", b"PAR1", "correct the data that is piped in, then load again"),
+        ("", b"PAR1", "it is Parquet; --format parquet reads it"),
+    ],
+    ids=["gzip", "UTF-16", "sep", "sep in gzip", "open quote", "cut Parquet", "Parquet"],
+)
+def test_the_remedy_for_standard_input(terminal: Terminal, options: str, content: bytes, said: str) -> None:
+    """Data that was piped in is called standard input, and the remedy fits the reason."""
+    done = terminal.type(f"upsert-cli run - --id-field id {options}", expect=None, stdin=content)
+    assert done.returncode in (1, 2)
+    assert "standard input cannot be " in done.stderr
+    assert said in done.stderr
+    assert "pipe data into it" not in done.stderr
 
 
 def test_parquet_in_gzip_is_to_be_unpacked(tmp_path: Path) -> None:

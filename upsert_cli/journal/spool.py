@@ -127,7 +127,8 @@ def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[byte
             chunk: bytes | None = read(CHUNK)
         except OSError as error:
             reason = "it is closed" if error.errno == errno.EBADF else reason_of(error)
-            raise SourceUnreadable(name=name, reason=reason) from error
+            remedy = "pipe data into it, or name a file" if name == "-" else None
+            raise SourceUnreadable(name=name, reason=reason, remedy=remedy) from error
         if chunk is None:  # a non-blocking stream has no data yet, which is not its end
             select.select([stream], [], [])
         elif chunk:

@@ -12,8 +12,8 @@ from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import spool
 from upsert_cli.pipeline.preflight import check_first_rows
-from upsert_cli.sources.find import STDIN, find_files
-from upsert_cli.sources.formats import is_collection, is_read_from_its_end
+from upsert_cli.sources.find import find_files
+from upsert_cli.sources.formats import STDIN, is_collection, is_read_from_its_end
 from upsert_cli.sources.readers import reader_of
 from upsert_cli.sources.remote import is_address, source_name
 from upsert_cli.sources.source import CollectionReader, FoundFile, Source
@@ -162,7 +162,7 @@ def absolute_name(name: str) -> str:
         return str(collection_named(name))
     if is_address(name):
         return source_name(name)
-    return name if name == "-" else str(Path(name).absolute())
+    return name if name == STDIN else str(Path(name).absolute())
 
 
 def check_first_inputs(sources: Sequence[Source], options: LoadOptions, *, model: str) -> str | None:

@@ -17,6 +17,7 @@ from upsert_cli.sources.folders import DiskTree, Tree, TreePath, status_of, vali
 from upsert_cli.sources.formats import (
     COLLECTION_FORMAT,
     KNOWN_SUFFIXES,
+    STDIN,
     format_name_of,
     is_collection,
     unknown_format,
@@ -32,7 +33,6 @@ from upsert_cli.sources.remote import (
 )
 from upsert_cli.sources.source import CollectionReader, FoundFile, no_collections, not_found
 
-STDIN = "-"
 SHOWN_PARTITIONS = 3  # folders in a message
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
 

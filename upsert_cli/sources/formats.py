@@ -21,6 +21,7 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault, reas
 if TYPE_CHECKING:
     from upsert_cli.sources.remote import FilePath
 
+STDIN = "-"  # the name of standard input as a source
 SCHEME = "chroma:"  # of a collection as a source, `chroma:TARGET#COLLECTION`
 COLLECTION_FORMAT = "chroma"  # in place of a file's format
 
@@ -205,7 +206,8 @@ def unreadable(name: str, format_name: str, error: OSError, *, row: int = 0) -> 
 def not_loadable(name: str, format_name: str, error: OSError) -> UpsertCliError:
     """Return the error for a source that cannot be read at all, before there is a task."""
     if isinstance(error, Unsuitable) and error.is_usage:
-        return UsageFault(message=f"{name} cannot be loaded unchanged: {error}; {_remedy(name, format_name, error)}")
+        where = "standard input" if name == STDIN else name
+        return UsageFault(message=f"{where} cannot be loaded unchanged: {error}; {_remedy(name, format_name, error)}")
     return unreadable(name, format_name, error)
 
 
@@ -215,9 +217,13 @@ def _remedy(name: str, format_name: str, error: Unsuitable) -> str:
 
     form, dot, ending = format_name.partition(".")
     steps = []
-    if is_address(name) and re.search("FILE|PACKED", error.remedy):
-        name = file_name(name)
-        steps.append("download it")
+    if re.search("FILE|PACKED", error.remedy):
+        if is_address(name):
+            name = file_name(name)
+            steps.append("download it")
+        elif name == STDIN:
+            name = "FILE"
+            steps.append("save it to a file")
     unpacked = name
     if dot and "FILE" in error.remedy:
         unpacked = name.removesuffix(f".{ending}")

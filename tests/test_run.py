@@ -270,6 +270,14 @@ def test_a_gpu_that_is_not_there_is_an_error(tiny: Terminal, make_items: Items) 
     assert len(tiny.records()) == 3
 
 
+def test_a_gpu_is_not_for_a_table_of_vectors(terminal: Terminal, make_items: Items) -> None:
+    """`--device cuda` is a usage error where the model has no network that a GPU could compute."""
+    terminal.write("a.jsonl", make_items(3))
+    said = terminal.type("upsert-cli run a.jsonl --device cuda --model minishlab/potion-base-8M", expect=2).stderr
+    assert "is a table of vectors; use --device cpu" in said
+    assert json.loads(terminal.type("upsert-cli list --json").stdout) == []
+
+
 def test_another_model_in_the_collection_is_refused(tiny: Terminal, make_items: Items, other_model: str) -> None:
     """A collection that another model filled is left alone, although the dimension agrees."""
     tiny.write("a.jsonl", make_items(3))

@@ -155,6 +155,23 @@ def require_precision(precision: Precision, model: str, *, given: GivenFolder | 
         require_bf16()
 
 
+def require_device(device: Device, model: str, *, given: GivenFolder | None = None) -> None:
+    """Check that a model can be computed on a device, before anything is read or written; see `require_precision`.
+
+    Raises:
+        UsageFault: The model has no network, which a GPU could compute.
+    """
+    if device == "cpu":
+        return
+    from upsert_cli.embedding.catalog import embeds
+    from upsert_cli.embedding.models import find_entry
+
+    if embeds(model) and find_entry(model, given=given).is_static:
+        raise UsageFault(
+            message=f"--device cuda is for models with a network, and {model} is a table of vectors; use --device cpu"
+        )
+
+
 class Loader:
     """Loads a model once: in a thread that begins before it is needed, or when it is needed."""
 

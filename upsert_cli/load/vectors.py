@@ -9,7 +9,7 @@ from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Splitter, require_splitter
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import NO_MODEL, NO_PREFIXES, embeds
-from upsert_cli.embedding.embedder import Embedder, load_model, require_precision
+from upsert_cli.embedding.embedder import Embedder, load_model, require_device, require_precision
 from upsert_cli.embedding.fastembed import load_token_counter, load_tokenizer
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors, identity_if_known
 from upsert_cli.embedding.models import find_model, full_name, model_without_weights, prefixes_of
@@ -27,13 +27,14 @@ def require_computable(model: str, options: LoadOptions) -> None:
     """Check that texts can be split and embedded as the options of a load say, before anything is read.
 
     Raises:
-        UsageFault: The precision does not suit the model.
+        UsageFault: The precision or the device does not suit the model.
         UpsertCliError: A package is not installed, or this machine does not compute in that precision.
     """
     if options.split:
         require_splitter()
     here = options.engine == "local"
     require_precision(options.precision, model, given=options.given_model, here=here)
+    require_device(options.device, model, given=options.given_model)
 
 
 def load_embedder(model: Model | OwnVectors, options: LoadOptions) -> Embedder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,42 @@ def test_a_lost_connection(tiny: Terminal, make_items: Items) -> None:
         tiny.type("upsert-cli restart t")
     assert tiny.info("t")["counts"]["inserted"] == 3_000
     assert len(tiny.records()) == 3_000
+
+
+def _appends(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b'{"object_id": "new", "payload": {"text": "appended"}}\n')
+
+
+def _replaces(path: Path) -> None:
+    other = path.with_name("other.jsonl")
+    other.write_bytes(b'{"object_id": "new", "payload": {"text": "of another file"}}\n' + path.read_bytes())
+    other.replace(path)
+
+
+def _rewrites(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"obj-00799", b"obj-99799"))
+
+
+def _cuts(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 100)
+
+
+@pytest.mark.parametrize(("change", "code"), [(_appends, 0), (_replaces, 1), (_rewrites, 1), (_cuts, 1)])
+def test_a_file_that_changes_during_the_load(
+    tiny: Terminal, make_items: Items, change: Callable[[Path], None], code: int
+) -> None:
+    """A load fails if bytes that it may have read are other ones by then; rows that are appended are for the next."""
+    path = tiny.write("a.jsonl", make_items(800))
+    load = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
+    tiny.halt_when(load, "t")
+    change(path)
+    tiny.go_on(load)
+    _, said = load.communicate()
+    assert load.returncode == code, said
+    assert "a.jsonl changed while it was being read" in said
+    if code:
+        assert tiny.info("t")["status"] == "failed"
+        tiny.type("upsert-cli restart t", expect=4)
+        tiny.type("upsert-cli restart t --from-start", expect=None)
+        assert tiny.records().keys() >= {json.loads(line)["object_id"] for line in path.read_text().splitlines()[:-1]}

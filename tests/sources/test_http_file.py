@@ -142,7 +142,7 @@ def test_a_size_that_the_server_no_longer_says_is_not_a_shorter_file() -> None:
         source = _source(address)
         responses[:] = [answer(200, FILE)]
         assert source.change() == "its server does not always say its size"
-        assert not source.is_shorter()
+        assert not source.was_rewritten()
 
 
 def _few(begin: int) -> bytes:

@@ -135,18 +135,18 @@ class Resources:
             self._read_at[index] = touched
 
     def check_read(self) -> None:
-        """Check that the files are still the ones that were read; warn of a change that may have cost no row.
+        """Check that the files are still the ones that were read; warn of rows that were appended.
 
         Raises:
-            UpsertCliError: A file became shorter.
+            UpsertCliError: A file was rewritten.
         """
         for source in self.sources:
             if (change := source.change()) is None:
                 continue
-            if source.is_shorter():
+            if source.was_rewritten():
                 raise UpsertCliError(
-                    message=f"{source.name} became shorter while it was being read ({change}), so rows may be missing; "
-                    f"once it is whole, load it with `upsert-cli restart {self.task.id} --from-start`"
+                    message=f"{source.name} changed while it was being read ({change}), so rows may be missing; once "
+                    f"it is whole, load it with `upsert-cli restart {self.task.id} --from-start`"
                 )
             self._context.warning(f"{source.name} changed while it was being read ({change}); load it again")
 

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,18 +56,10 @@ class Fingerprint:
             info = path.info()
             size = UNKNOWN_SIZE if info.size is None else info.size
             return cls(size=size, mtime_ns=info.mtime_ns, digest=info.etag or f"changed {info.mtime_ns}")
-        # Without O_NONBLOCK, opening a pipe would wait for a writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        with _opened(path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError("not a regular file")
-            if whole or status.st_size <= 2 * EDGE:
-                digest = hashlib.file_digest(file, "sha256")
-            else:
-                digest = hashlib.sha256(file.read(EDGE))
-                file.seek(-EDGE, os.SEEK_END)
-                digest.update(file.read(EDGE))
-        return cls(size=status.st_size, mtime_ns=0 if whole else status.st_mtime_ns, digest=digest.hexdigest())
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if whole else _digest(file, status.st_size)
+        return cls(size=status.st_size, mtime_ns=0 if whole else status.st_mtime_ns, digest=digest)
 
     def changed_from(self, old: Fingerprint) -> str | None:
         """Return the difference, such as `size 120 -> 180 bytes`, or None."""
@@ -82,6 +75,26 @@ class Fingerprint:
         if self.size > 2 * EDGE and self.mtime_ns != old.mtime_ns:
             return "same size, another time of change"
         return None
+
+
+def _opened(path: Path) -> BufferedReader:
+    """Open a regular file; raise OSError for anything else."""
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
+    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError("not a regular file")
+
+
+def _digest(file: BufferedReader, size: int) -> str:
+    """Return the digest of the first `size` bytes of a file: of all of them, or of both ends if they are many."""
+    if size <= 2 * EDGE:
+        return hashlib.sha256(file.read(size)).hexdigest()
+    digest = hashlib.sha256(file.read(EDGE))
+    file.seek(size - EDGE)
+    digest.update(file.read(EDGE))
+    return digest.hexdigest()
 
 
 class CollectionReader(RowReader):
@@ -214,10 +227,17 @@ class Source(FoundFile):
         except OSError as error:
             return reason_of(error)
 
-    def is_shorter(self) -> bool:
-        """Tell whether the file has lost bytes since its fingerprint was taken, or is gone."""
+    def was_rewritten(self) -> bool:
+        """Tell whether bytes of the file have changed or are gone since its fingerprint was taken.
+
+        Bytes that were appended do not count. Of a remote file or a collection, only the size tells.
+        """
+        known = self.fingerprint
         try:
-            return UNKNOWN_SIZE < Fingerprint.of(self.path, whole=False).size < self.fingerprint.size
+            if not isinstance(self.path, Path):
+                return UNKNOWN_SIZE < Fingerprint.of(self.path, whole=False).size < known.size
+            with _opened(self.path) as file:
+                return os.fstat(file.fileno()).st_size < known.size or _digest(file, known.size) != known.digest
         except OSError:
             return True
 

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import number
@@ -22,7 +22,7 @@ WAIT_STEP = 0.2  # seconds between two looks at the task
 @task_argument()
 @option("--wait", type=number(0), metavar="SECS", help="Wait up to SECS until the task has stopped.")
 @json_option("Print the task as JSON.")
-def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool) -> None:
+def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) -> None:
     """Stop a task, even if another process runs it.
 
     TASK_ID may be the beginning of an id, or `latest`. A running task stops within one batch, at a checkpoint;

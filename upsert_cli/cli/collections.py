@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table, shown_time
 from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import json_option, option
@@ -40,7 +40,7 @@ def collections() -> None:
 @collections.command("list")
 @CHROMA_OPTION
 @json_option("Print a JSON array.")
-def list_collections(session: Invocation, *, chroma: str, json: bool) -> None:
+def list_collections(session: Session, *, chroma: str, json: bool) -> None:
     """List the collections of a target and the latest loads.
 
     The task is the newest of this journal. Works during a load.
@@ -52,7 +52,7 @@ def list_collections(session: Invocation, *, chroma: str, json: bool) -> None:
     print_table(session.terminal, _COLUMNS, [_row(session, summary) for summary in found])
 
 
-def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
+def _row(session: Session, summary: CollectionSummary) -> tuple[str, ...]:
     of_task: tuple[str, ...] = ("", "", "")
     if summary.task is not None:
         task = session.journal.with_runner(summary.task)
@@ -66,7 +66,7 @@ def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
 @CHROMA_OPTION
 @option("--replace", is_flag=True, help="Rename a collection NEW to NEW.before-TIME first.")
 @json_option("Print the outcome as JSON.")
-def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: bool, json: bool) -> None:
+def rename(session: Session, *, old: str, new: str, chroma: str, replace: bool, json: bool) -> None:
     """Rename a collection.
 
     Refuses a target in use, and an existing NEW unless --replace is given. After a crash, run the same command again.
@@ -93,7 +93,7 @@ def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: boo
 @CHROMA_OPTION
 @option("--yes", is_flag=True, help="Confirm the deletion, which is final.")
 @json_option("Print the number of deleted records as JSON.")
-def delete(session: Invocation, *, name: str, chroma: str, yes: bool, json: bool) -> None:
+def delete(session: Session, *, name: str, chroma: str, yes: bool, json: bool) -> None:
     """Delete a collection with all its records.
 
     Never asks: without --yes it exits with 2. A target that a load or another program uses is refused. The tasks that

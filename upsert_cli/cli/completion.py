@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.options.command import Command
 
 SHELLS = ("bash", "zsh", "fish")
@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 @click.command(cls=Command)
 @click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
-def completion(_session: Invocation, *, shell: str) -> None:
+def completion(_session: Session, *, shell: str) -> None:
     """Print a script that completes commands and values.
 
     SHELL is bash (4.4 or newer), zsh or fish. For the current shell:

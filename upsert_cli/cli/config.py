@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource, augment_usage_errors
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import Option, json_option
@@ -46,7 +46,7 @@ def config() -> None:
 
 @config.command()
 @json_option("Print the settings as JSON.")
-def show(session: Invocation, *, json: bool) -> None:
+def show(session: Session, *, json: bool) -> None:
     """Show each setting, its value, and where the value comes from.
 
     The command line beats the environment, which beats the files: the one of --config, or else ./upsert-cli.toml and

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.display.invocation import Events, Invocation
+from upsert_cli.cli.display.session import Events, Session
 from upsert_cli.cli.display.streams import flush_streams, is_writable, stdout_fault
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.command import TYPED, UnknownCommand
@@ -116,7 +116,7 @@ def _print_final_events(message: str, exit_code: int, ctx: click.Context) -> Non
     """Print error and summary for a command that was to print events, unless its report has already done so."""
     if (typed := ctx.meta.get(TYPED)) is None:
         return
-    session: Invocation | None = ctx.find_root().obj
+    session: Session | None = ctx.find_root().obj
     events = Events(_terminal(ctx), wanted=_wants_json(*typed)) if session is None else session.events
     if not events.has_summary and is_writable():
         events.error(message, exit_code=exit_code)
@@ -137,7 +137,7 @@ def _wants_json(ctx: click.Context, args: list[str]) -> bool:
 
 
 def _terminal(ctx: click.Context) -> Terminal:
-    session: Invocation | None = ctx.find_root().obj
+    session: Session | None = ctx.find_root().obj
     return Terminal.of(ctx) if session is None else session.terminal
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import json_option, option
@@ -41,7 +41,7 @@ STANDARD_OUTPUT = "-"
 @option("--vector-field", default="vector", metavar="NAME", help="With --vectors: the payload's field for the vector.")
 @json_option("Print the outcome as JSON.")
 def export(
-    session: Invocation,
+    session: Session,
     *,
     collection: str,
     file: Path,
@@ -104,7 +104,7 @@ def _format_for(file: Path, given: str | None, *, json: bool) -> str:
     return found
 
 
-def _show(session: Invocation, outcome: Export, *, json: bool) -> None:
+def _show(session: Session, outcome: Export, *, json: bool) -> None:
     terminal = session.terminal
     if json:
         session.print_json(outcome.as_json())

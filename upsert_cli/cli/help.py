@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from upsert_cli import __version__
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import Option
@@ -53,7 +53,7 @@ def _offered(ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
 
 @click.command("help", cls=Command)
 @click.argument("topic", nargs=-1, metavar="[TOPIC]", shell_complete=_offered)
-def show_help(session: Invocation, *, topic: tuple[str, ...]) -> None:
+def show_help(session: Session, *, topic: tuple[str, ...]) -> None:
     """Show a page of the guide, or the help of a command.
 
     Lists the topics of the guide if no TOPIC is given. TOPIC may also be a command.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import print_pairs, shown_time
 from upsert_cli.cli.display.task_text import how_to_continue, next_steps, options_line
 from upsert_cli.cli.options.command import Command
@@ -31,7 +31,7 @@ FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
 @json_option("Print all rejected items as JSONL, to correct.", name="--failed")
 @option("--follow", is_flag=True, help="Show the progress until the task has ended.")
 @option("--exit-status", is_flag=True, help="Exit with the code that the task stands for.")
-def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> int:
+def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> int:
     """Show one task: state, progress, counts, rejected items.
 
     TASK_ID may be the beginning of an id, or `latest`. Works during a load.
@@ -51,7 +51,7 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     return _exit_code(task) if exit_status else 0
 
 
-def _follow(session: Invocation, task_id: str, *, json: bool) -> Task:
+def _follow(session: Session, task_id: str, *, json: bool) -> Task:
     """Show the progress of a task until it has ended, or died and no worker will continue it, and return it."""
     from upsert_cli.cli.display.progress import ROWS_BAR, open_display, progress_of
 
@@ -85,7 +85,7 @@ def _began(task: Task) -> float:
     return time.monotonic() - task.load_seconds - since_checkpoint.total_seconds()
 
 
-def _report_waiting(session: Invocation, task: Task) -> None:
+def _report_waiting(session: Session, task: Task) -> None:
     """Report why no process runs a task."""
     if task.has_died:
         session.warning(f"the runner of task {task.id} died; {how_to_continue(task)}")
@@ -97,7 +97,7 @@ def _exit_code(task: Task) -> int:
     return UpsertCliError.exit_code if task.has_died else task.exit_code
 
 
-def _described(session: Invocation, task: Task) -> Iterable[tuple[str, str]]:
+def _described(session: Session, task: Task) -> Iterable[tuple[str, str]]:
     task = session.terminal.printed.in_task(task)
     yield "task", task.id
     yield "status", task.shown_state

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import json_option
@@ -26,7 +26,7 @@ def journal() -> None:
 
 @journal.command()
 @json_option("Print the outcome as JSON.")
-def check(session: Invocation, *, json: bool) -> None:
+def check(session: Session, *, json: bool) -> None:
     """List damaged files and leftovers of crashes; change nothing.
 
     Exits with 1 as long as there is damage for `upsert-cli journal repair`. Leftovers are copies of standard input
@@ -49,7 +49,7 @@ def check(session: Invocation, *, json: bool) -> None:
 
 @journal.command()
 @json_option("Print the outcome as JSON.")
-def repair(session: Invocation, *, json: bool) -> None:
+def repair(session: Session, *, json: bool) -> None:
     """Restore damaged files, save the tasks in them, remove leftovers.
 
     A file comes from its previous generation; damaged files are moved aside and kept. Leftovers are copies of standard
@@ -69,7 +69,7 @@ def repair(session: Invocation, *, json: bool) -> None:
     _conclude(session, found, remedy="look at what these files hold")
 
 
-def _conclude(session: Invocation, found: tuple[Damage, ...], *, remedy: str) -> None:
+def _conclude(session: Session, found: tuple[Damage, ...], *, remedy: str) -> None:
     left = sum(not damage.settled for damage in found)
     folder = session.journal.folder
     if left:
@@ -77,7 +77,7 @@ def _conclude(session: Invocation, found: tuple[Damage, ...], *, remedy: str) ->
     session.info(f"the journal in {folder} is sound")
 
 
-def _as_json(session: Invocation, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:
+def _as_json(session: Session, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:
     message = session.terminal.printed.message
     damaged = [
         {"path": str(damage.path), "reason": message(damage.reason), "settled": damage.settled} for damage in found
@@ -90,7 +90,7 @@ def _as_json(session: Invocation, found: tuple[Damage, ...], left: Sequence[Left
     }
 
 
-def _name_of(session: Invocation, leftover: Leftover) -> str:
+def _name_of(session: Session, leftover: Leftover) -> str:
     """Return the path of a leftover, relative to the journal if it is inside."""
     folder, path = session.journal.folder, leftover.path
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table, shown_time, table_lines
 from upsert_cli.cli.display.task_text import how_to_continue
 from upsert_cli.cli.display.terminal import Frame
@@ -48,7 +48,7 @@ _COLUMNS = (
 @option("--since", type=moment, metavar="AGE|DATE", help="Only tasks created since: 2h, 2026-11-24.")
 @watch_option(f"Refresh every {WATCH_SECONDS:g} or SECS seconds.", seconds=WATCH_SECONDS)
 @json_option("Print a JSON array, with --watch again and again.")
-def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
+def list_tasks(session: Session, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
     """List the tasks, newest first."""
 
     def find() -> Sequence[Task]:
@@ -66,14 +66,14 @@ def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: 
     _show_died(session, tasks)
 
 
-def _show(session: Invocation, tasks: Sequence[Task], *, json: bool) -> None:
+def _show(session: Session, tasks: Sequence[Task], *, json: bool) -> None:
     if json:
         session.print_json([session.task_json(task) for task in tasks])
     else:
         print_table(session.terminal, _COLUMNS, _rows(tasks))
 
 
-def _show_died(session: Invocation, tasks: Sequence[Task]) -> None:
+def _show_died(session: Session, tasks: Sequence[Task]) -> None:
     """Show the commands that continue the tasks that died."""
     died = [task for task in tasks if task.has_died]
     for task in died[:DIED_NAMED]:
@@ -82,7 +82,7 @@ def _show_died(session: Invocation, tasks: Sequence[Task]) -> None:
         session.info(f"{more:,} more died; `upsert-cli list --status died` lists them")
 
 
-def _watch(session: Invocation, find: Callable[[], Sequence[Task]], *, json: bool, seconds: float) -> None:
+def _watch(session: Session, find: Callable[[], Sequence[Task]], *, json: bool, seconds: float) -> None:
     """Show the tasks every `seconds` until a signal arrives; on a terminal, each table replaces the previous one."""
     try:
         if json or not sys.stdout.isatty():

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_pairs, print_table
 from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import all_of, json_option
@@ -34,7 +34,7 @@ def models() -> None:
 
 @models.command("list")
 @json_option("Print a JSON array.")
-def list_all(session: Invocation, *, json: bool) -> None:
+def list_all(session: Session, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
     if json:
@@ -57,7 +57,7 @@ def list_all(session: Invocation, *, json: bool) -> None:
 @models.command()
 @all_of(MODEL_OPTIONS)
 @json_option("Print the model as JSON.")
-def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
+def fetch(session: Session, *, model: str, json: bool, **files: Any) -> None:
     """Fetch a model ahead of time, for a machine without network.
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
@@ -71,7 +71,7 @@ def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
 @all_of(MODEL_OPTIONS)
 @load_option("precision")
 @json_option("Print the model as JSON.")
-def check(session: Invocation, *, model: str, precision: Precision, json: bool, **files: Any) -> None:
+def check(session: Session, *, model: str, precision: Precision, json: bool, **files: Any) -> None:
     """Load a model and show what it and this machine can do."""
     options = model_options(**files)
     require_precision(precision, model, given=options.given_model)
@@ -82,7 +82,7 @@ def check(session: Invocation, *, model: str, precision: Precision, json: bool, 
     _show(session, found.as_json() | shown, json=json)
 
 
-def _show(session: Invocation, fields: dict[str, Any], *, json: bool) -> None:
+def _show(session: Session, fields: dict[str, Any], *, json: bool) -> None:
     if json:
         session.print_json(fields)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, table_lines
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.load_options import parsed_options, preview_options, refuse_contradictions
@@ -30,9 +30,7 @@ _TYPES = {str: "text", bool: "boolean", int: "integer", float: "float"}
 
 @click.command(cls=Command)
 @preview_options()
-def preview(
-    session: Invocation, *, sources: tuple[str, ...], limit: int, model: str, json: bool, **options: Any
-) -> None:
+def preview(session: Session, *, sources: tuple[str, ...], limit: int, model: str, json: bool, **options: Any) -> None:
     """Show the first records exactly as `run` would store them.
 
     Writes nothing, and needs neither a collection nor the network. Shows each document with its tokens, if the model's
@@ -70,7 +68,7 @@ def preview(
         session.info("the sources hold no rows")
 
 
-def _show(session: Invocation, entries: Sequence[_Entry]) -> None:
+def _show(session: Session, entries: Sequence[_Entry]) -> None:
     """Show the outcomes on a terminal."""
     console = session.terminal.console(stderr=False)
     for number, entry in enumerate(entries):

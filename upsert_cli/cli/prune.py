@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table, shown_time
 from upsert_cli.cli.display.task_text import by_status, tasks_line
 from upsert_cli.cli.options.command import Command
@@ -29,7 +29,7 @@ _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
 @option("--dry-run", is_flag=True, help="List these tasks, and remove nothing.")
 @json_option("Print the outcome as JSON.")
 def prune(
-    session: Invocation, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
+    session: Session, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
 ) -> None:
     """Remove old tasks from the journal, but no records.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.completions import files
@@ -41,7 +41,7 @@ _COLUMNS = (Column("ID"), Column("DISTANCE", number=True), Column("DOCUMENT", wi
 @all_of(QUERY_MODEL_OPTIONS)
 @json_option("Print the records whole, as JSON.")
 def query(
-    session: Invocation,
+    session: Session,
     *,
     text: str | None,
     vector: array[float] | None,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from upsert_cli.atomic import write_out
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.task_text import next_steps
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import option
@@ -26,7 +26,7 @@ from upsert_cli.report.page import render_page
     metavar="FILE",
     help="The HTML page; - is standard output.",
 )
-def report(session: Invocation, *, task_id: str, html: Path) -> None:
+def report(session: Session, *, task_id: str, html: Path) -> None:
     """Write a page about one task, for a CI artifact or an email.
 
     TASK_ID may be the beginning of an id, or `latest`. The page is one file that loads nothing from elsewhere. Works

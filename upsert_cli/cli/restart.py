@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import option
@@ -30,7 +30,7 @@ _FAILED_ONLY_HELP = (
 @option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`.")
 @METRICS_OPTION
 @EVENTS_OPTION
-def restart(session: Invocation, *, task_id: str, enqueue: bool, metrics_file: Path | None, **how: Any) -> int:
+def restart(session: Session, *, task_id: str, enqueue: bool, metrics_file: Path | None, **how: Any) -> int:
     """Set a task back to pending and continue it at its checkpoint.
 
     TASK_ID may be the beginning of an id, or `latest`. A running task is refused, and so is a source that changed since

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command, Group
 from upsert_cli.cli.options.load_options import load_options, load_request, refuse_contradictions
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, prints_events=True)
 @load_options("default")
-def run(session: Invocation, **options: Any) -> int:
+def run(session: Session, **options: Any) -> int:
     """Load items into the default collection, as a task.
 
     SOURCE is a file, a folder, a glob, an s3://, gs://, az:// or https:// address, - for JSONL on standard input, or a
@@ -48,7 +48,7 @@ def categories() -> None:
 
 @categories.command("run", prints_events=True)
 @load_options("categories")
-def run_categories(session: Invocation, **options: Any) -> int:
+def run_categories(session: Session, **options: Any) -> int:
     """Load items into the categories collection, as a task.
 
     The same as `upsert-cli run`, with another default for --collection.
@@ -56,7 +56,7 @@ def run_categories(session: Invocation, **options: Any) -> int:
     return _run(session, "categories", options)
 
 
-def _run(session: Invocation, kind: Kind, options: dict[str, Any]) -> int:
+def _run(session: Session, kind: Kind, options: dict[str, Any]) -> int:
     refuse_contradictions(options)
     if options["enqueue"] and not session.terminal.quiet:
         require_stdout()
@@ -66,7 +66,7 @@ def _run(session: Invocation, kind: Kind, options: dict[str, Any]) -> int:
     return _dry_run(session, request, compare=compare) if dry_run else _load(session, request, **how)
 
 
-def _dry_run(session: Invocation, request: LoadRequest, *, compare: bool) -> int:
+def _dry_run(session: Session, request: LoadRequest, *, compare: bool) -> int:
     from upsert_cli.load.dry_run import dry_run_load
 
     with RunReport(session) as report:
@@ -76,7 +76,7 @@ def _dry_run(session: Invocation, request: LoadRequest, *, compare: bool) -> int
 
 
 def _load(
-    session: Invocation,
+    session: Session,
     request: LoadRequest,
     *,
     if_running: IfRunning,
@@ -103,7 +103,7 @@ def _load(
 
 
 def run_and_report(
-    session: Invocation,
+    session: Session,
     opened: OpenedTask,
     report: RunReport,
     *,
@@ -141,7 +141,7 @@ def run_and_report(
     return code
 
 
-def _verify(session: Invocation, report: RunReport, task: Task, code: int) -> int:
+def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
     """Read back the records of a task, and return the more serious of the two exit codes."""
     if task.status is not TaskStatus.DONE:
         return code

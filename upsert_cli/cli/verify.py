@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_summary import show_verification
+from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.display.task_text import how_to_continue
 from upsert_cli.cli.options.command import Command
@@ -38,7 +38,7 @@ _COLUMNS = (Column("PROBLEM"), Column("ID"), Column("DETAIL", widths=(40, 20)))
 @all_of(MODEL_FILES_OPTIONS)
 @json_option("Print the outcome as JSON, also on failure.")
 def verify(
-    session: Invocation,
+    session: Session,
     *,
     task_id: str | None,
     chroma: str,
@@ -77,7 +77,7 @@ def verify(
     return outcome.exit_code
 
 
-def _warn_of_missing_rows(session: Invocation, task: Task) -> None:
+def _warn_of_missing_rows(session: Session, task: Task) -> None:
     """Warn that the task has not loaded all rows yet, before rows are reported as missing."""
     if task.running or task.status is TaskStatus.DONE:
         return
@@ -85,7 +85,7 @@ def _warn_of_missing_rows(session: Invocation, task: Task) -> None:
     session.warning(f"{what}, so rows may be missing; {how_to_continue(task)}")
 
 
-def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
+def _show(session: Session, outcome: Verification, *, json: bool) -> None:
     terminal = session.terminal
     if json:
         session.print_json(outcome.as_json())

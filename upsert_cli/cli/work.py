@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.display.invocation import Invocation, total
 from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.display.session import Session, total
 from upsert_cli.cli.display.task_text import by_status, tasks_line
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import option
@@ -31,9 +31,7 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes mil
 @option("--max-tasks", type=integer(1), metavar="N", help="End after N tasks.")
 @METRICS_OPTION
 @EVENTS_OPTION
-def work(
-    session: Invocation, *, once: bool, watch: float | None, max_tasks: int | None, metrics_file: Path | None
-) -> int:
+def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | None, metrics_file: Path | None) -> int:
     """Run the tasks that `run --enqueue` created, oldest first.
 
     Ends when nothing is pending; `upsert-cli help queues` says more.
@@ -60,7 +58,7 @@ def work(
     return code
 
 
-def _run(session: Invocation, task: Task, claim: Claim, metrics_file: Path | None) -> tuple[TaskStatus, int]:
+def _run(session: Session, task: Task, claim: Claim, metrics_file: Path | None) -> tuple[TaskStatus, int]:
     """Run a task, report its end, and return its state and exit code."""
     with RunReport(session, metrics=metrics_file, one_of_many=True) as report:
         task, error = run_queued(session.journal, claim, task, observer=report, load_in_units=load_on_ray)
@@ -73,9 +71,7 @@ def _run(session: Invocation, task: Task, claim: Claim, metrics_file: Path | Non
     return task.status, task.exit_code
 
 
-def _conclude(
-    session: Invocation, ended: list[tuple[TaskStatus, int]], *, exit_code: int, began: float
-) -> dict[str, int]:
+def _conclude(session: Session, ended: list[tuple[TaskStatus, int]], *, exit_code: int, began: float) -> dict[str, int]:
     """Print the last event, and return the number of tasks in each state."""
     statuses = by_status(status for status, _ in ended)
     outcome = {"exit_code": exit_code, "seconds": total(time.monotonic() - began)}

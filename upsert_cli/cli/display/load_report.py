@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from upsert_cli.cli.display import load_summary
-from upsert_cli.cli.display.invocation import Invocation, total
 from upsert_cli.cli.display.progress import open_display, restore_cursor
+from upsert_cli.cli.display.session import Session, total
 from upsert_cli.cli.display.task_text import NextStep, next_steps, sources_in_short
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
@@ -35,7 +35,7 @@ class RunReport:
 
     def __init__(
         self,
-        session: Invocation,
+        session: Session,
         *,
         metrics: Path | None = None,
         request: LoadRequest | None = None,

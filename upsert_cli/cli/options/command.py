@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from upsert_cli.cli.display.invocation import Events, Invocation
+from upsert_cli.cli.display.session import Events, Session
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.option import OWN, Option
 from upsert_cli.paths import state_folder
@@ -101,7 +101,7 @@ _COMMON_OPTIONS = (
 
 
 class Command(click.Command):
-    """A command with the common options, in whose place its function gets an `Invocation`.
+    """A command with the common options, in whose place its function gets a `Session`.
 
     The function returns the exit code, or None for 0. The help shows the common options at the end.
     """
@@ -139,7 +139,7 @@ class Command(click.Command):
         events = Events(terminal, wanted=bool(options.get("json")))
         if self._prints_events:
             del options["json"]
-        session = ctx.find_root().obj = Invocation(ctx.params["journal"], terminal, events)
+        session = ctx.find_root().obj = Session(ctx.params["journal"], terminal, events)
         try:
             code = ctx.invoke(self.callback, session, **options)
         finally:

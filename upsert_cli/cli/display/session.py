@@ -65,7 +65,7 @@ def total(seconds: float) -> dict[str, float]:
     return {"total": round(seconds, 3)}
 
 
-class Invocation(RunContext):
+class Session(RunContext):
     """The outputs and the journal that a command works with; for a run that is not a task, also its context.
 
     A signal ends the command itself, so `check` only shows the progress.

@@ -97,12 +97,11 @@ class Root(Group):
         return [CompletionItem(name, help=COMMANDS[name][1]) for name in fitting] + own_options
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options of the group itself."""
-        typed = list(args)
+        """Read the options of the group itself, before the error boundary is entered."""
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            show_wrong_usage(error, ctx, typed=typed)
+            show_wrong_usage(error, ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; the error boundary handles every error."""

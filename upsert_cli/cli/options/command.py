@@ -16,12 +16,15 @@ import click
 from upsert_cli.cli.display.session import Events, Session
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.option import OWN, Option
+from upsert_cli.cli.options.settings import flag_is_set
+from upsert_cli.cli.options.suggestions import no_such_command, with_suggestion
 from upsert_cli.paths import state_folder
 
 COMMON = "Common options"
 TERM_CELLS = 25  # cells for an option and the name of its value; a longer one has a line of its own
-TYPED = f"{__name__}.typed"
-"""Where the context of a command that prints events is kept, with its arguments, in which an error finds --json."""
+
+_PRINTS_EVENTS = f"{__name__}.prints_events"
+"""Where a command that prints events leaves its context and its arguments, in which an error finds --json."""
 
 _HYPHEN, _BLANK = "\ue000", "\ue001"  # of the private use area, so no help text contains them
 _WHOLE = 1_000  # characters, more than a summary has
@@ -47,14 +50,6 @@ class HelpContext(click.Context):
     """The context of a command whose help is laid out here."""
 
     formatter_class = HelpFormatter
-
-
-class UnknownCommand(click.UsageError):
-    """Raised when a group has no command of the given name; Click's own class exists from 8.4 on only."""
-
-    def __init__(self, name: str, ctx: click.Context) -> None:
-        super().__init__(f"No such command {name!r}.", ctx)
-        self.name = name
 
 
 def _common(*names: str, **attributes: Any) -> Option:
@@ -121,14 +116,14 @@ class Command(click.Command):
         self._prints_events = prints_events
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options; an error of Click's parser gets the context, so that its message names this command."""
+        """Read the options; an error names the command and, where it is clear, the intended option."""
+        typed = list(args)
         if self._prints_events and not ctx.resilient_parsing:
-            ctx.meta[TYPED] = ctx, list(args)
+            ctx.meta[_PRINTS_EVENTS] = ctx, typed
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx
-            raise
+            raise with_suggestion(error, ctx, typed) from None
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the command, and exit with its code."""
@@ -164,8 +159,12 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words after the group's name."""
+        typed = list(args)
         is_own = args[:1] and (args[0] in ctx.help_option_names or not args[0].startswith("-"))
-        return super().parse_args(ctx, args if is_own or self._alone is None else [self._alone, *args])
+        try:
+            return super().parse_args(ctx, args if is_own or self._alone is None else [self._alone, *args])
+        except click.UsageError as error:
+            raise with_suggestion(error, ctx, typed) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -174,7 +173,7 @@ class Group(click.Group):
         name = args[0]
         is_option = name.startswith("-") and name != "-"
         if not is_option and not ctx.resilient_parsing and name not in self.list_commands(ctx):
-            raise UnknownCommand(name, ctx)
+            raise no_such_command(name, ctx)
         return super().resolve_command(ctx, args)
 
     def command_sections(self, ctx: click.Context) -> Sections:
@@ -185,6 +184,14 @@ class Group(click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, and then the options of the group itself."""
         _write(formatter, self.command_sections(ctx) | _option_sections(self, ctx, otherwise=OWN))
+
+
+def events_of(ctx: click.Context) -> Events | None:
+    """Return the events of the running command, even if its options cannot be read; None if it prints none."""
+    if (typed := ctx.meta.get(_PRINTS_EVENTS)) is None:
+        return None
+    session: Session | None = ctx.find_root().obj
+    return Events(Terminal.of(ctx), wanted=flag_is_set("json", *typed)) if session is None else session.events
 
 
 def _unbroken(text: str) -> str:

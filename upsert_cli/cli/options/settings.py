@@ -7,11 +7,14 @@ the table that an error has to name, and could not fall back from `[categories.r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.settings import Configuration, Setting, read_configuration
 
@@ -86,6 +89,19 @@ def setting_unchecked(param: click.Parameter, ctx: click.Context) -> Setting | N
     return _read(ctx).find([*tables, *([()] if is_common(param) else [])], key_of(param))
 
 
+def flag_is_set(name: str, ctx: click.Context, args: list[str]) -> bool:
+    """Tell whether a flag is set anywhere, for a command whose other options may be impossible to read."""
+    lenient: dict[str, Any] = dict.fromkeys(("resilient_parsing", "ignore_unknown_options", "allow_extra_args"), True)
+    probe = ctx.command.make_context(ctx.info_name, args, parent=ctx.parent, **lenient)
+    if probe.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        return bool(probe.params[name])
+    flag = next(param for param in ctx.command.params if param.name == name)
+    with suppress(UsageFault):  # a file that cannot be read sets nothing
+        setting = setting_unchecked(flag, probe)
+        return setting is not None and setting.value is True
+    return False
+
+
 def as_typed(setting: Setting, param: click.Option) -> Any:
     """Return a setting as the parser of the command line would give it; paths are relative to the file's folder.
 
@@ -130,7 +146,7 @@ def list_commands(ctx: click.Context) -> list[str]:
 
 
 def commands_below(ctx: click.Context) -> Iterator[click.Context]:
-    """Yield a context for each command in and below a group, in the order of the help; a group itself has none."""
+    """Yield a context for each command below a group, in the order of the help; a command itself has one."""
     if not isinstance(ctx.command, click.Group):
         yield ctx
         return

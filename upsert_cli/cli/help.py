@@ -1,18 +1,14 @@
-"""The command `help`: the pages of the guide, and the help of commands, of which also the manual page is made."""
+"""The command `help`: the pages of the guide, and the help of commands."""
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
-from functools import reduce
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
 
-from upsert_cli import __version__
 from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.command import Command
@@ -40,7 +36,6 @@ MAX_WIDTH = 100  # columns; longer lines of prose are hard to read
 CELL_BAR = r"\|"  # a bar inside a table's cell in Markdown
 HOW_TO_READ = "`upsert-cli help TOPIC` shows a page, and `upsert-cli help COMMAND` a command's help."
 
-_VERBATIM = "\b"  # click's mark of a paragraph whose lines are kept
 _LINK_TO_PAGE = re.compile(r"\[([^\]]+)\]\(([a-z-]+)\.md\)")
 
 
@@ -171,64 +166,3 @@ def _pages_that_mention(word: str) -> list[str]:
     }
     most = sorted((topic for topic in found if found[topic]), key=found.__getitem__, reverse=True)
     return most[:SHOWN_PAGES]
-
-
-def manual_page(cli: click.Command) -> str:
-    """Return the manual page of all commands in the language of man(7); `setup.py` puts it into a wheel."""
-    return "".join(f"{line}\n" for line in _manual_page(cli))
-
-
-def _manual_page(cli: click.Command) -> Iterator[str]:
-    commands = list(commands_below(cli.make_context("upsert-cli", [], resilient_parsing=True)))
-    common = reduce(lambda some, more: some & more, (_option_names(ctx.command) for ctx in commands))
-    about, *rest = _paragraphs(cli.help or "") + _paragraphs(cli.epilog or "")
-    yield f'.TH UPSERT-CLI 1 "" "upsert-cli {__version__}" "User Commands"'
-    yield from (".SH NAME", f"upsert\\-cli \\- {_roff(about.rstrip('.'))}")
-    yield from (".SH SYNOPSIS", "\\fBupsert\\-cli\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]")
-    yield ".SH DESCRIPTION"
-    yield from _described([about, *rest])
-    yield ".SH COMMANDS"
-    for ctx in commands:
-        yield f'.SS "{_roff(_usage(ctx))}"'
-        yield from _described(_paragraphs(ctx.command.help or ""))
-        yield from _options(ctx, lambda param: not set(param.opts) <= common)
-    yield from (".SH COMMON OPTIONS", "Every command takes these.")
-    yield from _options(commands[0], lambda param: set(param.opts) <= common)
-
-
-def _option_names(command: click.Command) -> frozenset[str]:
-    return frozenset(name for param in command.params if isinstance(param, click.Option) for name in param.opts)
-
-
-def _usage(ctx: click.Context) -> str:
-    return " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
-
-
-def _options(ctx: click.Context, wanted: Callable[[click.Option], bool]) -> Iterator[str]:
-    for param in ctx.command.get_params(ctx):
-        if isinstance(param, click.Option) and wanted(param) and (record := param.get_help_record(ctx)):
-            yield from (".TP", f"\\fB{_roff(record[0])}\\fR", _roff(record[1]))
-            if isinstance(param, Option):
-                yield from (".br", _roff(f"Environment: {next(param.variables(ctx))}"))
-
-
-def _paragraphs(text: str) -> list[str]:
-    return [part.strip("\n") for part in re.split(r"\n\s*\n", inspect.cleandoc(text)) if part.strip()]
-
-
-def _described(paragraphs: list[str]) -> Iterator[str]:
-    for number, paragraph in enumerate(paragraphs):
-        if number:
-            yield ".PP"
-        lines = paragraph.splitlines()
-        if lines[0].strip() == _VERBATIM:
-            yield from (".nf", *(_roff(line) for line in lines[1:]), ".fi")
-        else:
-            yield _roff(" ".join(line.strip() for line in lines))
-
-
-def _roff(text: str) -> str:
-    """Return text without meaning to roff; hyphens stay hyphens, so that options can be copied."""
-    plain = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
-    plain = re.sub(r"[^\x20-\x7e]", lambda match: f"\\[u{ord(match.group()):04X}]", plain)
-    return f"\\&{plain}" if plain.startswith((".", "'")) else plain

@@ -24,6 +24,7 @@ from upsert_cli.journal.progress import Point, Timeline
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.report.charts import draw
 from upsert_cli.report.page import PAGE_REJECTS, render_page
+from upsert_cli.report.printed_commands import NextStep
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -222,7 +223,7 @@ def test_a_page_works_in_a_browser_from_a_file(browser: webdriver.Chrome, tmp_pa
         task,
         rejects=rejects,
         course=Timeline(points=_course(0, 0, 60, 100)),
-        steps=[("to query it", f"upsert-cli query x --chroma {'/deep' * 60}")],
+        steps=[NextStep("to query it", f"upsert-cli query x --chroma {'/deep' * 60}")],
     )
     path.write_text(page)
     grounds = set()

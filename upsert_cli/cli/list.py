@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.display.next_steps import how_to_continue
 from upsert_cli.cli.display.session import Session
-from upsert_cli.cli.display.tables import Column, print_table, shown_time, table_lines
-from upsert_cli.cli.display.task_text import how_to_continue
-from upsert_cli.cli.display.terminal import Frame
+from upsert_cli.cli.display.tables import Column, print_table, redraw_table, shown_time
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer, moment
@@ -85,17 +84,12 @@ def _show_died(session: Session, tasks: Sequence[Task]) -> None:
 def _watch(session: Session, find: Callable[[], Sequence[Task]], *, json: bool, seconds: float) -> None:
     """Show the tasks every `seconds` until a signal arrives; on a terminal, each table replaces the previous one."""
     try:
-        if json or not sys.stdout.isatty():
-            while True:
-                _show(session, find(), json=json)
-                sys.stdout.flush()
-                time.sleep(seconds)
-        rows = _rows(find())
-        with Frame(session.terminal, lambda width: table_lines(_COLUMNS, rows, width=width), stderr=False) as frame:
-            while True:
-                frame.draw()
-                time.sleep(seconds)
-                rows = _rows(find())
+        if not json and sys.stdout.isatty():
+            redraw_table(session.terminal, _COLUMNS, lambda: _rows(find()), seconds=seconds)
+        while True:
+            _show(session, find(), json=json)
+            sys.stdout.flush()
+            time.sleep(seconds)
     except EndedBySignal as error:
         raise EndedBySignal(error.number, "while it was watching") from error
 

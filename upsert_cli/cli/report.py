@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from upsert_cli.atomic import write_out
+from upsert_cli.cli.display.next_steps import next_steps
 from upsert_cli.cli.display.session import Session
-from upsert_cli.cli.display.task_text import next_steps
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import option
 from upsert_cli.cli.options.shared_options import task_argument

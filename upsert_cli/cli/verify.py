@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from upsert_cli.cli.display.load_summary import show_verification
+from upsert_cli.cli.display.next_steps import how_to_continue
 from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, print_table
-from upsert_cli.cli.display.task_text import how_to_continue
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import all_of, json_option, option
 from upsert_cli.cli.options.shared_options import (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.counts import OUTCOMES
 from upsert_cli.redaction import in_message
-from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
+from upsert_cli.report.printed_commands import AS_WRITTEN, NextStep, PrintedCommands
 from upsert_cli.text import converted_line, safe, time_taken
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def append_summary(
     exit_code: int,
     seconds: float,
     detail: str | None,
-    steps: Iterable[tuple[str, str]] = (),
+    steps: Iterable[NextStep] = (),
     printed: PrintedCommands = AS_WRITTEN,
 ) -> None:
     """Append the outcome of a load to the summary of the step, if this is a step.
@@ -67,7 +67,7 @@ def append_summary(
         exit_code: The exit code of the process.
         seconds: The duration, for a task whose record has none.
         detail: Why the load failed, or why nothing was done.
-        steps: What to do next, each with its command.
+        steps: What to do next.
         printed: Completes the commands.
 
     Raises:
@@ -84,7 +84,7 @@ def append_summary(
         outcome = f"{time_taken(task.load_seconds or seconds, task.load_attempts)}, exit code {exit_code}"
         lines = itertools.chain(
             _task_summary(task, mark=mark, outcome=outcome, detail=detail or task.detail, printed=printed),
-            (f"* {_text(label.capitalize())}: {_code(printed.command(command))}" for label, command in steps),
+            (f"* {_text(step.label.capitalize())}: {_code(printed.command(step.command))}" for step in steps),
             ("",),
         )
     with Path(path).open("a", encoding="utf-8") as file:

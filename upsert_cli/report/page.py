@@ -19,7 +19,7 @@ from upsert_cli.journal.progress import Timeline
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.redaction import without_secrets
 from upsert_cli.report.charts import draw
-from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
+from upsert_cli.report.printed_commands import AS_WRITTEN, NextStep, PrintedCommands
 from upsert_cli.text import duration, safe, safe_json, time_taken
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def render_page(
     *,
     rejects: Iterable[dict[str, Any]],
     course: Timeline,
-    steps: Iterable[tuple[str, str]] = (),
+    steps: Iterable[NextStep] = (),
     printed: PrintedCommands = AS_WRITTEN,
 ) -> str:
     """Return the page of a task in its present state.
@@ -44,7 +44,7 @@ def render_page(
         task: The task.
         rejects: All of them.
         course: For the chart.
-        steps: What to do next, each with its command.
+        steps: What to do next.
         printed: Completes the commands.
     """
     style, script = (_asset(name) for name in ("page.css", "page.js"))

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from upsert_cli.redaction import in_message
 
@@ -26,6 +26,17 @@ CARRIED = {"journal": "--journal", "config": "--config", "profile": "--profile"}
 # A quoted path may have a backtick, and another program may feed ours; a mere mention of ours has no word after it.
 _PRINTED = r"`((?:[^`'\"]*\| )?upsert-cli [a-z](?:[^`'\"]|'[^']*'|\"[^\"]*\")*)`"  # compiled by `re` when used
 _TYPED = f"{__name__}.typed"
+
+
+class NextStep(NamedTuple):
+    """A command that the user may want next, and its purpose."""
+
+    label: str
+    """Such as `to continue it`."""
+
+    command: str
+    is_query: bool = False
+    """Whether the command queries the collection, which a message about the collection shows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from upsert_cli.cli.display import load_summary
+from upsert_cli.cli.display.next_steps import next_steps
 from upsert_cli.cli.display.progress import open_display, restore_cursor
 from upsert_cli.cli.display.session import Session, total
-from upsert_cli.cli.display.task_text import NextStep, next_steps, sources_in_short
+from upsert_cli.cli.display.task_text import sources_in_short
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.report.github import append_summary
+from upsert_cli.report.printed_commands import NextStep
 from upsert_cli.report.prometheus import write_metrics
 from upsert_cli.signals import EndedBySignal, exit_code_of
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.cli.display.task_text import QUERIES, NextStep, to_query
+from upsert_cli.cli.display.next_steps import to_query
 from upsert_cli.cli.display.terminal import COLORS, Part, Terminal
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.report.github import ANNOTATED_REJECTS, Level
+from upsert_cli.report.printed_commands import NextStep
 from upsert_cli.text import converted_line, counts_line, seconds_line, time_taken
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def show_failure(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, e
 def show_target(terminal: Terminal, journal: Journal, task: Task, steps: Sequence[NextStep]) -> None:
     """Show where the data is, and how to query it if there is any."""
     target = f"collection {task.collection} in {task.chroma}"
-    queries = [step for step in steps if step.label in QUERIES]
+    queries = [step for step in steps if step.is_query]
     if not queries and (names_model := _is_model_unnamed(journal, task)) is not None:
         queries = [to_query(task, names_model=names_model)]
     if not queries:
@@ -155,7 +156,7 @@ def _list_rejects(terminal: Terminal, records: Sequence[dict[str, Any]], *, leve
 
 def _show_steps(terminal: Terminal, steps: Sequence[NextStep]) -> None:
     for step in steps:
-        if step.label not in QUERIES:
+        if not step.is_query:
             terminal.print_command(step.command, step.label)
 
 

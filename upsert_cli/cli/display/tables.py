@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 import click
 
-from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.display.terminal import Frame, Terminal
 from upsert_cli.text import ellipsis, safe, tab_separated, wrapped
 
 if TYPE_CHECKING:
@@ -46,6 +47,18 @@ def print_table(terminal: Terminal, columns: Sequence[Column], rows: Sequence[Se
     for line in table_lines(columns, rows, width=console.width):
         # The terminal wraps longer lines itself, so that an id can be copied whole.
         console.print(line, soft_wrap=True)
+
+
+def redraw_table(
+    terminal: Terminal, columns: Sequence[Column], rows: Callable[[], Sequence[Sequence[str]]], *, seconds: float
+) -> NoReturn:
+    """Draw a table on the terminal, and draw it over itself every `seconds` with new rows."""
+    found = rows()
+    with Frame(terminal, lambda width: table_lines(columns, found, width=width), stderr=False) as frame:
+        while True:
+            frame.draw()
+            time.sleep(seconds)
+            found = rows()
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]], *, prose: Collection[str] = ()) -> None:

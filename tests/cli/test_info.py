@@ -79,6 +79,21 @@ def test_a_task_is_shown_with_its_code_and_the_next_command(
         terminal.type("upsert-cli info t --exit-status", expect=int(code))
 
 
+@pytest.mark.parametrize(
+    ("collection", "option"),
+    [("categories", ""), ("default", "--collection default "), ("other", "--collection other ")],
+)
+def test_corrected_rejects_of_categories_go_into_their_collection(
+    terminal: Terminal, collection: str, option: str
+) -> None:
+    """The command names the collection unless it is the default of `categories run`, whose stream had the rejects."""
+    fields = {"status": TaskStatus.DONE, "counts": REJECTS, "inputs": ({"spooled": True},), "chroma": "c"}
+    Journal(terminal.journal).create(make_task("t", kind="categories", collection=collection, **fields))
+    shown = terminal.type("upsert-cli info t").stdout
+    assert f"corrected in FILE: upsert-cli categories run FILE --chroma c {option}".rstrip() in shown
+    assert ("--collection" in shown.split("FILE: ")[1].splitlines()[0]) == bool(option)
+
+
 def test_a_running_task_has_no_exit_code(terminal: Terminal) -> None:
     """While a process runs a task, its progress can be followed."""
     journal = Journal(terminal.journal)

@@ -129,7 +129,7 @@ def run_and_report(
             opened = run_opened(
                 opened,
                 opened.claim,
-                observer=report,
+                observer=report.observer,
                 load_in_units=load_on_ray,
                 if_running=if_running,
                 wait_until=wait_until,

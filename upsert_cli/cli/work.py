@@ -61,7 +61,7 @@ def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | 
 def _run(session: Session, task: Task, claim: Claim, metrics_file: Path | None) -> tuple[TaskStatus, int]:
     """Run a task, report its end, and return its state and exit code."""
     with RunReport(session, metrics=metrics_file, one_of_many=True) as report:
-        task, error = run_queued(session.journal, claim, task, observer=report, load_in_units=load_on_ray)
+        task, error = run_queued(session.journal, claim, task, observer=report.observer, load_in_units=load_on_ray)
         if error is None:
             report.finished(task, exit_code=task.exit_code)
         else:

@@ -1,12 +1,11 @@
-"""The end of a load in words for people: its counts, its rejects, and what to do next."""
+"""A load in words for people: its start, and at its end the counts, the rejects, and what to do next."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.cli.display.next_steps import to_query
+from upsert_cli.cli.display.task_text import sources_in_short
 from upsert_cli.cli.display.terminal import COLORS, Part, Terminal
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
@@ -17,7 +16,6 @@ from upsert_cli.text import converted_line, counts_line, seconds_line, time_take
 
 if TYPE_CHECKING:
     from upsert_cli.counts import Counts
-    from upsert_cli.journal.journal import Journal
     from upsert_cli.load.dry_run import DryRunResult
     from upsert_cli.verify.verification import Verification
 
@@ -26,6 +24,18 @@ REPORTED_REJECTS = 10  # rejects in a report; the rejects file has all of them
 _TRUNCATED = (
     "  truncated texts are longer than the model reads: only their beginning is searchable; --split stores all of it"
 )
+
+
+def show_start(terminal: Terminal, task: Task) -> None:
+    """Show that an attempt at a task begins."""
+    again = f", attempt {task.attempt}" if task.attempt > 1 else ""
+    into = f"collection {task.collection} in {task.chroma}"
+    terminal.info(f"task {task.id}{again}: {sources_in_short(task)} -> {into}")
+
+
+def show_pending(terminal: Terminal, task: Task) -> None:
+    """Show that a task waits for a worker."""
+    terminal.info(f"task {task.id} is pending: {sources_in_short(task)}; `upsert-cli work` runs it")
 
 
 def show_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
@@ -65,12 +75,9 @@ def show_failure(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, e
         _show_steps(terminal, steps)
 
 
-def show_target(terminal: Terminal, journal: Journal, task: Task, steps: Sequence[NextStep]) -> None:
-    """Show where the data is, and how to query it if there is any."""
+def show_target(terminal: Terminal, task: Task, queries: Sequence[NextStep]) -> None:
+    """Show where the data is, and how to query it; without a query, the collection has no records."""
     target = f"collection {task.collection} in {task.chroma}"
-    queries = [step for step in steps if step.is_query]
-    if not queries and (names_model := _is_model_unnamed(journal, task)) is not None:
-        queries = [to_query(task, names_model=names_model)]
     if not queries:
         terminal.print(f"{target} has no records")
     made = f"embedded by {task.model}" if embeds(task.model) else "with the vectors of its items"
@@ -158,16 +165,6 @@ def _show_steps(terminal: Terminal, steps: Sequence[NextStep]) -> None:
     for step in steps:
         if not step.is_query:
             terminal.print_command(step.command, step.label)
-
-
-def _is_model_unnamed(journal: Journal, task: Task) -> bool | None:
-    """Look into the collection, which may have records of other loads; return None if it has none."""
-    from upsert_cli.verify.collections import collections_at
-
-    with suppress(UpsertCliError):  # the load has ended well, even if the target does not answer now
-        found = collections_at(journal, task.chroma)
-        return next((one.model is None for one in found if one.name == task.collection and one.records), None)
-    return None
 
 
 def _level(exit_code: int) -> Level:

@@ -8,16 +8,20 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from upsert_cli.embedding.catalog import embeds, known_prefixes
-from upsert_cli.errors import UsageFault
+from upsert_cli.errors import UpsertCliError, UsageFault
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.redaction import in_message
 from upsert_cli.report.printed_commands import NextStep
+
+if TYPE_CHECKING:
+    from upsert_cli.journal.journal import Journal
 
 QUERY_WORDS, QUERY_CHARACTERS = 4, 40  # of a loaded text, enough to find it and short enough to read
 ANY_QUERY = "your text"  # where no loaded text is known
@@ -86,6 +90,17 @@ def to_query(task: Task, example: str = "", *, names_model: bool) -> NextStep:
     if _lacks_model_files(task):
         label, options = "to query it, with the files of its model in DIR", options | {"model_path": "DIR"}
     return NextStep(label, _command_line(("query",), _query_of(example), options=options), is_query=True)
+
+
+def query_others(journal: Journal, task: Task) -> list[NextStep]:
+    """Return how to query the records of other loads in the collection of a task that loaded none, if it has any."""
+    from upsert_cli.verify.collections import collections_at
+
+    with suppress(UpsertCliError):  # the load has ended well, even if the target does not answer now
+        for found in collections_at(journal, task.chroma):
+            if found.name == task.collection and found.records:
+                return [to_query(task, names_model=found.model is None)]
+    return []
 
 
 def _lacks_model_files(task: Task) -> bool:

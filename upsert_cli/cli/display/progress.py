@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from upsert_cli.cli.display.remaining_time import Clock, RemainingTime, as_clock
@@ -135,7 +136,8 @@ class Bars(Display):
         """Restore the terminal."""
         if self._progress is not None and not self._closing:
             self._closing = True
-            self._frame.__exit__()
+            with suppress(OSError):  # the terminal is gone, which must not change how the work ends
+                self._frame.__exit__()
 
     def lines(self, width: int) -> Sequence[RenderableType]:
         """Return the bars, and below them, until the end, the current step and the counts."""

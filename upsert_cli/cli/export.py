@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,11 +67,10 @@ def export(
         raise click.UsageError("--vector-field goes with --vectors.")
     if not text_field or not vector_field or text_field == vector_field:
         raise click.UsageError("--text-field and --vector-field have to name two fields.")
-    from upsert_cli.cli.display.progress import ROWS_BAR, open_display
     from upsert_cli.documents.stored_items import ItemForm
     from upsert_cli.verify.export import export as export_records
 
-    with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as session.display:
+    with session.showing_rows(json=json):
         outcome = export_records(
             chroma,
             collection,

@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.attempt import attempt_opened
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.session import Session
-from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import option
 from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, load_option, task_argument
-from upsert_cli.cli.run import run_and_report
 
 _FAILED_ONLY_HELP = (
     "Read only the rejected rows again, once a cause outside the sources is removed. If the sources changed, use "
@@ -36,12 +35,12 @@ def restart(session: Session, *, task_id: str, enqueue: bool, metrics_file: Path
     TASK_ID may be the beginning of an id, or `latest`. A running task is refused, and so is a source that changed since
     the checkpoint; --from-start reads it again.
     """
-    if enqueue and not session.terminal.quiet:
-        require_stdout()
+    if enqueue:
+        session.require_stdout()
     if how["from_start"] and how["failed_only"]:
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
     from upsert_cli.load.open import restart_task
 
     with RunReport(session, metrics=metrics_file) as report:
         opened = restart_task(session.journal, session.journal.resolve(task_id), enqueue=enqueue, **how)
-        return run_and_report(session, opened, report)
+        return attempt_opened(session, opened, report)

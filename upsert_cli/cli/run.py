@@ -1,28 +1,24 @@
-"""The commands `run` and `categories run`, and how they and `restart` run a task."""
+"""The commands `run` and `categories run`."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from upsert_cli.cli.attempt import attempt_opened
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.session import Session
-from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.options.command import Command, Group
 from upsert_cli.cli.options.load_options import load_options, load_request, refuse_contradictions
-from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.signals import EndedBySignal
 
 if TYPE_CHECKING:
-    from upsert_cli.load.request import IfRunning, Kind, LoadRequest, OpenedTask
-
-# What loads is imported by the functions that load: neither `run --help` nor the completion in a shell waits for it.
+    from upsert_cli.load.request import IfRunning, Kind, LoadRequest
 
 
 @click.command(cls=Command, prints_events=True)
@@ -58,8 +54,8 @@ def run_categories(session: Session, **options: Any) -> int:
 
 def _run(session: Session, kind: Kind, options: dict[str, Any]) -> int:
     refuse_contradictions(options)
-    if options["enqueue"] and not session.terminal.quiet:
-        require_stdout()
+    if options["enqueue"]:
+        session.require_stdout()
     how = {name: options.pop(name) for name in ("if_running", "wait_timeout", "verify", "metrics_file")}
     dry_run, compare = options.pop("dry_run"), not options.pop("no_compare")
     request = load_request(kind, verbose=session.terminal.verbose, **options)
@@ -99,55 +95,4 @@ def _load(
             )
         except EndedBySignal as error:
             raise EndedBySignal(error.number, "before anything was loaded") from error
-        return run_and_report(session, opened, report, verify=verify, if_running=if_running, wait_until=wait_until)
-
-
-def run_and_report(
-    session: Session,
-    opened: OpenedTask,
-    report: RunReport,
-    *,
-    if_running: IfRunning = "refuse",
-    wait_until: float = 0.0,
-    verify: bool = False,
-) -> int:
-    """Run a task if it needs to be run, report its end, and return its exit code.
-
-    Args:
-        session: The journal and the outputs.
-        opened: The task.
-        report: Observes the run.
-        if_running: See `run_opened`, also for the next one.
-        wait_until: Monotonic seconds.
-        verify: Whether to read everything back after the load.
-    """
-    with opened.claim or nullcontext():
-        if opened.claim is not None:
-            from upsert_cli.cluster.unit_load import load_on_ray
-            from upsert_cli.load.run import run_opened
-
-            opened = run_opened(
-                opened,
-                opened.claim,
-                observer=report.observer,
-                load_in_units=load_on_ray,
-                if_running=if_running,
-                wait_until=wait_until,
-            )
-        code = opened.exit_code
-        if verify and opened.task is not None and opened.skipped is None:
-            code = _verify(session, report, opened.task, code)
-        report.ended(opened, exit_code=code)
-    return code
-
-
-def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
-    """Read back the records of a task, and return the more serious of the two exit codes."""
-    if task.status is not TaskStatus.DONE:
-        return code
-    from upsert_cli.verify.expected import Subject
-    from upsert_cli.verify.verification import verify as verify_subject
-
-    outcome = verify_subject(Subject.of_task(session.journal, task.id), context=session)
-    report.verified(outcome)
-    return min((each for each in (code, outcome.exit_code) if each), default=0)
+        return attempt_opened(session, opened, report, verify=verify, if_running=if_running, wait_until=wait_until)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from pathlib import Path
 
 import click
 
-from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.attempt import attempt_queued
 from upsert_cli.cli.display.session import Session, total
 from upsert_cli.cli.display.task_text import by_status, tasks_line
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, watch_option
-from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.queue_worker import claim_queued, run_queued, worst_exit_code
+from upsert_cli.journal.task import Task
 from upsert_cli.signals import EndedBySignal, exit_code_of
 
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes milliseconds
@@ -41,39 +37,28 @@ def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | 
     """
     if once and (watch is not None or max_tasks is not None):
         raise click.UsageError("--once runs one task; it goes neither with --watch nor with --max-tasks.")
+    from upsert_cli.load.queue_worker import claim_queued, worst_exit_code
+
     limit = 1 if once else max_tasks
     queued = claim_queued(session.journal, watch=watch, max_tasks=limit, context=session)
-    began = time.monotonic()
-    ended: list[tuple[TaskStatus, int]] = []
+    ended: list[Task] = []
     try:
         with closing(queued):
             for task, claim in queued:
-                ended.append(_run(session, task, claim, metrics_file))
+                ended.append(attempt_queued(session, task, claim, metrics=metrics_file))
+                session.show_warnings()  # a worker that watches may run for weeks
     except (UpsertCliError, EndedBySignal) as error:
-        _conclude(session, ended, exit_code=exit_code_of(error), began=began)
+        _conclude(session, ended, exit_code=exit_code_of(error))
         raise
-    code = worst_exit_code(code for _, code in ended)
-    statuses = _conclude(session, ended, exit_code=code, began=began)
+    code = worst_exit_code(task.exit_code for task in ended)
+    statuses = _conclude(session, ended, exit_code=code)
     session.info(tasks_line(statuses, "run") if statuses else "nothing was pending")
     return code
 
 
-def _run(session: Session, task: Task, claim: Claim, metrics_file: Path | None) -> tuple[TaskStatus, int]:
-    """Run a task, report its end, and return its state and exit code."""
-    with RunReport(session, metrics=metrics_file, one_of_many=True) as report:
-        task, error = run_queued(session.journal, claim, task, observer=report.observer, load_in_units=load_on_ray)
-        if error is None:
-            report.finished(task, exit_code=task.exit_code)
-        else:
-            report.failed(error, exit_code=task.exit_code)
-            session.terminal.error(str(error))
-    session.show_warnings()  # a worker that watches may run for weeks
-    return task.status, task.exit_code
-
-
-def _conclude(session: Session, ended: list[tuple[TaskStatus, int]], *, exit_code: int, began: float) -> dict[str, int]:
+def _conclude(session: Session, ended: list[Task], *, exit_code: int) -> dict[str, int]:
     """Print the last event, and return the number of tasks in each state."""
-    statuses = by_status(status for status, _ in ended)
-    outcome = {"exit_code": exit_code, "seconds": total(time.monotonic() - began)}
+    statuses = by_status(task.status for task in ended)
+    outcome = {"exit_code": exit_code, "seconds": total(session.seconds)}
     session.events.emit("summary", outcome | {"id": None, "tasks": len(ended), "statuses": statuses})
     return statuses

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from upsert_cli.cli.display.frame import Frame
 from upsert_cli.cli.display.remaining_time import Clock, RemainingTime, as_clock
-from upsert_cli.cli.display.terminal import STDERR, Frame, Terminal
+from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
 
@@ -28,7 +27,6 @@ UNKNOWN_TOTAL = 9_999_999  # for the room of amounts until the total is known
 RUNNING = "cyan"  # green is for finished work
 SPINNER, PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 SPINS = 10.0  # steps of the spinner per second
-SHOW_CURSOR = b"\x1b[?25h"
 
 Amount = tuple[int, int | None]
 Bar = Callable[[Progress], Amount]
@@ -136,8 +134,7 @@ class Bars(Display):
         """Restore the terminal."""
         if self._progress is not None and not self._closing:
             self._closing = True
-            with suppress(OSError):  # the terminal is gone, which must not change how the work ends
-                self._frame.__exit__()
+            self._frame.__exit__()
 
     def lines(self, width: int) -> Sequence[RenderableType]:
         """Return the bars, and below them, until the end, the current step and the counts."""
@@ -192,12 +189,6 @@ class Bars(Display):
             step = ", ".join((share, elapsed, *_pace(self._time)))
         mark = self._marks[int(self._clock() * SPINS) % len(self._marks)]
         return Text.assemble((mark, RUNNING), f" {step}", no_wrap=True, overflow="ellipsis")
-
-
-def restore_cursor() -> None:
-    """Show the cursor again; safe in a signal handler, where rich's locks may be held."""
-    if os.isatty(STDERR):  # not `sys.stderr`, which a frame redirects
-        os.write(STDERR, SHOW_CURSOR)
 
 
 def _pace(left: RemainingTime) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: its start, its progress, its rejects, and the messages of its steps."""
+"""The display of a run while it goes on: its start, its progress, its rejects, and messages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from upsert_cli.cli.display.frame import restore_cursor
 from upsert_cli.cli.display.load_summary import show_start
-from upsert_cli.cli.display.progress import open_display, restore_cursor
+from upsert_cli.cli.display.progress import open_display
 from upsert_cli.cli.display.session import Session
 from upsert_cli.context import Progress
 

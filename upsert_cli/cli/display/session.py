@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.context import RunContext
 from upsert_cli.journal.journal import Journal
@@ -66,19 +70,19 @@ def total(seconds: float) -> dict[str, float]:
 
 
 class Session(RunContext):
-    """The outputs and the journal that a command works with; for a run that is not a task, also its context.
+    """The outputs and the journal of a command, and the context of its work if that is not a task.
 
-    A signal ends the command itself, so `check` only shows the progress.
+    A signal ends such work by itself, so `check` only shows the progress.
     """
-
-    display: Display | None = None
 
     def __init__(self, folder: Path | None, terminal: Terminal, events: Events) -> None:
         super().__init__()
         self.terminal = terminal
         self.events = events
         self._journal = None if folder is None else Journal(expanded(folder).absolute())
+        self._display: Display | None = None
         self._shown_warnings: set[str] = set()
+        self._began = time.monotonic()
 
     @property
     def journal(self) -> Journal:
@@ -93,8 +97,8 @@ class Session(RunContext):
 
     def check(self) -> None:
         """Show the progress."""
-        if self.display is not None:
-            self.display.update(self.progress)
+        if self._display is not None:
+            self._display.update(self.progress)
 
     def info(self, message: str) -> None:
         """Show a message, unless the user only wants failures."""
@@ -103,6 +107,28 @@ class Session(RunContext):
     def warning(self, message: str) -> None:
         """Show something that the user should know although the work continues."""
         self.terminal.warning(message)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since the command began."""
+        return time.monotonic() - self._began
+
+    @contextmanager
+    def showing_rows(self, *, json: bool) -> Iterator[None]:
+        """Show how many rows the work inside has done; with `json`, stdout has data that no bar may disturb."""
+        from upsert_cli.cli.display.progress import ROWS_BAR, open_display
+
+        with closing(open_display(self.terminal, bars=ROWS_BAR, json=json)) as self._display:
+            yield
+
+    def require_stdout(self) -> None:
+        """Check that stdout is open, for a command that prints data unless it is quiet.
+
+        Raises:
+            UpsertCliError: Stdout is closed.
+        """
+        if not self.terminal.quiet:
+            require_stdout()
 
     def print_json(self, value: Any) -> None:
         """Print the outcome of a command on stdout, as JSON on one line."""

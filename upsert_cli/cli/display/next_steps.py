@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -96,11 +95,12 @@ def query_others(journal: Journal, task: Task) -> list[NextStep]:
     """Return how to query the records of other loads in the collection of a task that loaded none, if it has any."""
     from upsert_cli.verify.collections import collections_at
 
-    with suppress(UpsertCliError):  # the load has ended well, even if the target does not answer now
-        for found in collections_at(journal, task.chroma):
-            if found.name == task.collection and found.records:
-                return [to_query(task, names_model=found.model is None)]
-    return []
+    try:
+        found = collections_at(journal, task.chroma)
+    except UpsertCliError:  # the load has ended well, even if the target does not answer now
+        return []
+    own = [summary for summary in found if summary.name == task.collection and summary.records]
+    return [to_query(task, names_model=summary.model is None) for summary in own]
 
 
 def _lacks_model_files(task: Task) -> bool:

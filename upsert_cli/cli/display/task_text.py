@@ -11,7 +11,6 @@ from pathlib import Path
 from upsert_cli.cli.display.next_steps import next_steps
 from upsert_cli.cli.display.tables import shown_time
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.option_field import flag
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
 from upsert_cli.report.printed_commands import PrintedCommands
@@ -52,7 +51,7 @@ def description(task: Task, printed: PrintedCommands) -> Iterator[tuple[str, str
     yield "sources", " ".join(task.sources)
     yield "collection", f"{task.collection} in {task.chroma}"
     yield "model", task.model
-    if options := _options_line(task.options):
+    if options := _options_line(task):
         yield "options", options
     yield "rows", str(task.rows) if task.total is None else f"{task.rows} of {task.total}"
     yield "counts", counts_line(task.counts.as_json())
@@ -69,10 +68,10 @@ def exit_code_for(task: Task) -> int:
     return UpsertCliError.exit_code if task.has_died else task.exit_code
 
 
-def _options_line(options: LoadOptions) -> str:
+def _options_line(task: Task) -> str:
     """Return the options of a load that differ from the defaults, as they are typed."""
     words: list[str] = []
-    for name, value in options.changed().items():
+    for name, value in task.options.changed().items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
         values = [each.replace(",", r"\,") for each in value] if isinstance(value, list) else [text]
         words.append(flag(name))

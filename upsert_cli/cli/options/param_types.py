@@ -5,7 +5,6 @@ A function raises `click.BadParameter`, to which Click adds the option.
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import os
@@ -156,12 +155,11 @@ def chroma_filter(value: str) -> dict[str, Any]:
 def json_vector(value: str) -> array[float]:
     """Return a vector, given as a JSON list, the name of a file that holds one, or - for standard input."""
     from upsert_cli.documents.recipe import checked_vector  # late: the help does not wait for it
-    from upsert_cli.sources.json_text import parse_plain
 
     text, name = _read_vector(value)
     try:
-        return checked_vector(parse_plain(text.removeprefix(codecs.BOM_UTF8)), name)
-    except ValueError as error:
+        return checked_vector(json.loads(text), name)
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{name} is not JSON ({error}); {_A_VECTOR}") from error
     except ItemError as error:
         raise click.BadParameter(f"{error}; {_A_VECTOR}") from error

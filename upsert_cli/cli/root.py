@@ -57,10 +57,12 @@ SECTIONS = {
 A test compares the help with the command's own.
 """
 
-# Objects that may be made before a collection. Rows form no cycles, so searching those on their way for garbage finds
-# nothing; with Python's own 700 objects that takes a tenth of the CPU of an unchanged row.
-GARBAGE_OBJECTS = 20_000
 COMMANDS = {name: command for commands in SECTIONS.values() for name, command in commands.items()}
+"""The same without headings."""
+
+# Rows form no cycles, so Python finds no garbage among them. With its own 700 objects, the search takes a tenth of the
+# CPU of an unchanged row.
+GARBAGE_OBJECTS = 20_000  # objects made between two searches for garbage
 
 
 class Root(Group):
@@ -74,27 +76,29 @@ class Root(Group):
         """Load a command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        place, _ = COMMANDS[cmd_name]
+        module, _, name = place.partition(":")
         command: click.Command = getattr(importlib.import_module(f"upsert_cli.cli.{module}"), name)
-        gc.freeze()  # imported modules live to the end; no collection, not even the last one, has to look at them
-        gc.set_threshold(GARBAGE_OBJECTS)
-        gc.enable()
+        _search_less_garbage()
         return command
 
     def command_sections(self, ctx: click.Context) -> Sections:
-        """Return the commands under their headings, without loading any."""
+        """Return the commands under their headings, without loading one."""
         return {
             heading: [(name, short_help) for name, (_, short_help) in commands.items()]
             for heading, commands in SECTIONS.items()
         }
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer the commands without loading any."""
+        """Offer the commands without loading one."""
         from click.shell_completion import CompletionItem
 
-        fitting = [name for name in COMMANDS if name.startswith(incomplete)]
-        own_options = click.Command.shell_complete(self, ctx, incomplete)
-        return [CompletionItem(name, help=COMMANDS[name][1]) for name in fitting] + own_options
+        commands = [
+            CompletionItem(name, help=short_help)
+            for name, (_, short_help) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options of the group itself, before the error boundary is entered."""
@@ -111,6 +115,13 @@ class Root(Group):
             raise  # click ends quietly if nobody reads stdout any more
         except (Exception, EndedBySignal, KeyboardInterrupt) as error:  # noqa: BLE001  # the boundary
             end_with(error, ctx)
+
+
+def _search_less_garbage() -> None:
+    """Let Python search for garbage, but rarely, and never among the imported modules, which live to the end."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
+    gc.enable()
 
 
 @click.group(

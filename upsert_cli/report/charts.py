@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, groupby, pairwise
+from itertools import count, groupby
+from typing import TypeAlias
 
 from upsert_cli.journal.progress import Point, Timeline
 
@@ -17,6 +18,9 @@ MIN_WIDTH = 0.15  # percent; a narrower stretch would be invisible
 SHORTEST = 0.001  # seconds, the resolution of a timeline
 STAGES = ("opening", "loading", "reading", "comparing", "embedding", "writing", "flushing")
 """The stages in the order in which an item passes them; other stages follow."""
+
+_Attempt: TypeAlias = tuple[float, Sequence[Point]]
+"""The start of an attempt on the time axis, in seconds, and its points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,25 +88,34 @@ class Chart:
 
 def draw(course: Timeline) -> Chart | None:
     """Return the chart of a course, or None if too little is known to draw one."""
-    attempts = [list(points) for _, points in groupby(course.points, key=lambda point: point.attempt)]
-    *starts, total = accumulate((points[-1].seconds for points in attempts), initial=0.0)
-    timed = list(zip(starts, attempts, strict=True))
-    committed = tuple(stretch for start, points in timed for stretch in _committed(start, points))
-    if not committed or total <= 0.0:
+    attempts, total = _attempts(course)
+    steps = tuple(step for attempt in attempts for step in _steps(attempt))
+    if not steps or total <= 0.0:
         return None
-    step = next(step for step in _time_steps() if total / step <= TIME_TICKS)
+    tick = next(seconds for seconds in _time_steps() if total / seconds <= TIME_TICKS)
     return Chart(
         seconds=total,
-        top=_rounded_up(max(stretch.rate for stretch in committed)),
-        steps=committed,
-        lanes=tuple(_lanes(timed, total)),
-        ticks=tuple(number * step for number in range(int(total / step) + 1)),
-        restarts=tuple(starts[1:]),
+        top=_rounded_up(max(step.rate for step in steps)),
+        steps=steps,
+        lanes=tuple(_lanes(attempts, total)),
+        ticks=tuple(number * tick for number in range(int(total / tick) + 1)),
+        restarts=tuple(start for start, _ in attempts[1:]),
     )
 
 
-def _committed(start: float, points: Sequence[Point]) -> Iterator[Stretch]:
+def _attempts(course: Timeline) -> tuple[Sequence[_Attempt], float]:
+    """Return the attempts, each from the end of the one before, and the duration of all."""
+    attempts: list[_Attempt] = []
+    end = 0.0
+    for _, points in groupby(course.points, key=lambda point: point.attempt):
+        attempts.append((end, list(points)))
+        end += attempts[-1][1][-1].seconds
+    return attempts, end
+
+
+def _steps(attempt: _Attempt) -> Iterator[Stretch]:
     """Yield the stretches between commits, which come a batch at a time."""
+    start, points = attempt
     last = points[0]
     for point in points[1:]:
         if point.written > last.written:
@@ -110,19 +123,23 @@ def _committed(start: float, points: Sequence[Point]) -> Iterator[Stretch]:
             last = point
 
 
-def _lanes(timed: Sequence[tuple[float, Sequence[Point]]], total: float) -> Iterator[Lane]:
-    names = {name for _, points in timed for name in points[-1].busy}
-    for name in sorted(names, key=lambda name: (STAGES.index(name) if name in STAGES else len(STAGES), name)):
-        seconds = sum(points[-1].busy.get(name, 0.0) for _, points in timed)
-        if seconds <= 0.0:
-            continue
-        busy = [stretch for start, points in timed for stretch in _busy(start, points, name)]
-        joined = _joined(busy, gap=total * MIN_WIDTH / 100.0)
-        yield Lane(stage=name, seconds=seconds, stretches=tuple(joined))
+def _lanes(attempts: Sequence[_Attempt], total: float) -> Iterator[Lane]:
+    stages = {stage for _, points in attempts for stage in points[-1].busy}
+    for stage in sorted(stages, key=_order):
+        seconds = sum(points[-1].busy.get(stage, 0.0) for _, points in attempts)
+        if seconds > 0.0:
+            busy = [stretch for attempt in attempts for stretch in _busy(attempt, stage)]
+            joined = _joined(busy, gap=total * MIN_WIDTH / 100.0)
+            yield Lane(stage=stage, seconds=seconds, stretches=tuple(joined))
 
 
-def _busy(start: float, points: Sequence[Point], stage: str) -> Iterator[Stretch]:
+def _order(stage: str) -> tuple[int, str]:
+    return (STAGES.index(stage) if stage in STAGES else len(STAGES)), stage
+
+
+def _busy(attempt: _Attempt, stage: str) -> Iterator[Stretch]:
     """Yield when a stage was busy; its seconds are counted after the work, so the work lies before the point."""
+    start, points = attempt
     before = 0.0
     for point in points:
         spent = point.busy.get(stage, 0.0) - before
@@ -152,4 +169,4 @@ def _rounded_up(rate: float) -> float:
     """Return the next number that consists of 1, 2, 3, 5 or 8 and zeros."""
     size = 10.0 ** math.floor(math.log10(rate))
     bounds = [size * first for first in (1, 2, 3, 5, 8, 10)]
-    return next((high for low, high in pairwise([0.0, *bounds]) if low < rate <= high), bounds[-1])
+    return next((bound for bound in bounds if rate <= bound), bounds[-1])

@@ -110,17 +110,24 @@ def _hash(text: str) -> str:
 
 
 def _reject(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of a reject's row: a location such as `a.jsonl:17`, and its item as JSON or as a raw line."""
+    """Return the cells of a reject's row, the first of which is a location such as `a.jsonl:17`."""
     source = str(record["source"])
-    item = {name: record[name] for name in ("payload", "item_info") if record.get(name) is not None}
-    text = str(record["line"]) if record.get("line") is not None else safe_json(item) if item else ""
+    item = _item(record)
     return {
         "location": f"{Path(source).name if '://' not in source else source}:{record['row']}",
         "object_id": str(record.get("object_id") or ""),
         "stage": str(record["failure_stage"]),
         "detail": str(record["detail"]),
-        "item": text if len(text) <= ITEM_CHARS else f"{text[:ITEM_CHARS]} ...",
+        "item": item if len(item) <= ITEM_CHARS else f"{item[:ITEM_CHARS]} ...",
     }
+
+
+def _item(record: Mapping[str, Any]) -> str:
+    """Return a rejected item as JSON, a row that is no item as its line, and an empty text if neither is kept."""
+    if record.get("line") is not None:
+        return str(record["line"])
+    item = {name: record[name] for name in ("payload", "item_info") if record.get(name) is not None}
+    return safe_json(item) if item else ""
 
 
 def _options(task: Task) -> list[tuple[str, str]]:

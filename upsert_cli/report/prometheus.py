@@ -62,19 +62,21 @@ def write_metrics(path: Path, ended: Task | LoadRequest, *, exit_code: int, seco
         UpsertCliError: The file cannot be written, or has metrics of other programs.
     """
     target: Labels = (("chroma", ended.chroma), ("collection", ended.collection))
-    made = _made(ended, target, exit_code=exit_code, seconds=seconds)
+    samples = _samples(ended, target, exit_code=exit_code, seconds=seconds)
     try:
         with _alone_in(path.absolute().parent):
             before = _read(path)
-            if not time.time() >= float(before.get((_RUN, target), "0")) > float(made[_RUN, target]):  # a later end
-                write_out(path, _text(_without(before, target) | made))
+            newest = float(before.get((_RUN, target), "0"))
+            is_overtaken = float(samples[_RUN, target]) < newest <= time.time()  # by a load that ended later
+            if not is_overtaken:
+                write_out(path, _text(_without(before, target) | samples))
     except (LocksUnsupported, OSError, ValueError) as error:
         raise UpsertCliError(
             message=f"the metrics in {path} were not written, so they do not include this load: {reason_of(error)}"
         ) from error
 
 
-def _made(ended: Task | LoadRequest, target: Labels, *, exit_code: int, seconds: float) -> Samples:
+def _samples(ended: Task | LoadRequest, target: Labels, *, exit_code: int, seconds: float) -> Samples:
     values: dict[tuple[str, Labels], float] = {}
     moment = time.time()
     if isinstance(ended, Task):

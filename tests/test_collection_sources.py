@@ -318,7 +318,7 @@ def test_an_item_without_its_last_chunk_stays_chunks(tiny: Terminal) -> None:
         assert {one: record["document"] for one, record in stored.items()} == left | {"short": "short"}
         done = tiny.type(f"upsert-cli export chunks - --chroma {folder}")
         assert {json.loads(line)["object_id"] for line in done.stdout.splitlines()} == left.keys() | {"short"}
-        assert f"{len(left)} chunks of --split stay items of their own" in done.stderr
+        assert f"{len(left)} chunks of --split are separate items" in done.stderr
 
 
 def test_chunks_of_the_first_versions_are_unchanged(tiny: Terminal) -> None:

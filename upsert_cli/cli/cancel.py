@@ -15,7 +15,7 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.task import TaskStatus
 
-WAIT_STEP = 0.2  # seconds between two looks at the task
+WAIT_STEP = 0.2  # seconds between two checks of the task
 
 
 @click.command(cls=Command)

@@ -29,5 +29,5 @@ def completion(_session: Session, *, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  # click has all three
     completer = kind(root.command, {}, "upsert-cli", "_UPSERT_CLI_COMPLETE")
-    # The method of bash's own class would first start a bash to ask for its version.
+    # Click's class for bash would first start a bash to ask for its version.
     click.echo(ShellComplete.source(completer))

@@ -104,7 +104,7 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, str | Path):
         return in_message(str(value))
-    # Click marks missing values with an object of its own.
+    # Click marks a missing value with a sentinel.
     return value if isinstance(value, bool | int | float) else None
 
 

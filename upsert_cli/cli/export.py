@@ -112,8 +112,8 @@ def _show(session: Session, outcome: Export, *, json: bool) -> None:
         terminal.warning(f"{outcome.refused - len(outcome.examples):,} more records are not in the file")
     if outcome.chunks:
         terminal.warning(
-            f"{outcome.chunks:,} chunks of --split stay items of their own, since they overlap or one of their item is "
-            f"missing"
+            f"{outcome.chunks:,} chunks of --split are separate items in the file, since chunks of their item overlap "
+            "or are missing"
         )
     if outcome.has_changed:
         terminal.warning("the collection changed during the export, so the file may hold some records as they were")

@@ -30,7 +30,7 @@ TOPICS = {
 
 ALL_COMMANDS = "All commands"  # the heading of the variables that every command reads
 ENVIRONMENT = "environment"  # the page that ends with a list of all variables
-SHOWN_PAGES = 2  # that mention a word which is no topic
+SHOWN_PAGES = 2  # pages suggested for a word that is no topic
 MAX_WIDTH = 100  # columns; longer lines of prose are hard to read
 
 CELL_BAR = r"\|"  # a bar inside a table's cell in Markdown
@@ -159,7 +159,7 @@ def _unknown(typed: str, root: click.Context) -> str:
 
 
 def _pages_that_mention(word: str) -> list[str]:
-    """Return the pages that mention a word, the one that does so most often first."""
+    """Return the pages that mention a word, sorted by how often they do."""
     pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
     found = {
         topic: len(pattern.findall((GUIDE / f"{topic}.md").read_text(encoding="utf-8"))) for topic in _all_topics()

@@ -20,7 +20,7 @@ from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.signals import EndedBySignal
 
-FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
+FOLLOW_SECONDS = 0.5  # seconds between two checks of a task
 
 
 @click.command(cls=Command)

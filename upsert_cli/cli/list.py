@@ -21,7 +21,7 @@ from upsert_cli.signals import EndedBySignal
 
 MAX_LIMIT = 1_000_000
 DIED_NAMED = 5  # tasks that died whose next command is shown
-WATCH_SECONDS = 2.0  # seconds between two looks at the journal
+WATCH_SECONDS = 2.0  # seconds between two tables
 
 _COLUMNS = (
     Column("ID"),

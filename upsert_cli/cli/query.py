@@ -66,7 +66,7 @@ def query(
     """
     if (text is None) == (vector is None):
         raise click.UsageError("Give either a TEXT or a --vector.")
-    from upsert_cli.verify.expected import Subject  # late: other commands look at the options of this one
+    from upsert_cli.verify.expected import Subject  # late: other commands load this module for its options
     from upsert_cli.verify.query import nearest
 
     options = model_options(**files)

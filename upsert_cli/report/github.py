@@ -63,7 +63,7 @@ def append_summary(
     """Append the outcome of a load to the summary of the step, if this is a step.
 
     Args:
-        task: The task; None if the load came to none.
+        task: The task; None if the load created none.
         exit_code: The exit code of the process.
         seconds: The duration, for a task whose record has none.
         detail: Why the load failed, or why nothing was done.
@@ -71,7 +71,7 @@ def append_summary(
         printed: Completes the commands.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The summary cannot be written.
     """
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not in_actions() or not path:

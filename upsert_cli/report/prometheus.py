@@ -1,6 +1,6 @@
 """Prometheus metrics of loads, in a file for the textfile collector of node_exporter.
 
-One file may hold the metrics of many collections: a load replaces those of its own and keeps the others.
+One file may hold the metrics of many collections; a load replaces only the metrics of its collection.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _samples(ended: Task | LoadRequest, target: Labels, *, exit_code: int, secon
 
 
 def _without(samples: Samples, target: Labels) -> Samples:
-    """Return the samples of other collections, and when a load into this one was last done."""
+    """Return the samples without those of a target, but with the time of its last success."""
     return {key: value for key, value in samples.items() if not set(target) <= set(key[1]) or key == (_SUCCESS, target)}
 
 

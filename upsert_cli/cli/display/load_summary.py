@@ -39,7 +39,7 @@ def show_pending(terminal: Terminal, task: Task) -> None:
 
 
 def show_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
-    """Show the end of a task that this run has done."""
+    """Show the end of a task that this process ran."""
     level = _level(exit_code)
     name = f"task {task.id} " if terminal.quiet else ""  # otherwise the first line has named it
     terminal.print(name, _status(task, level), ": ", *_counts(task.counts, level), f" in {_time(task)}")
@@ -55,7 +55,7 @@ def show_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_
 
 
 def show_earlier_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
-    """Show the end of a task that an earlier run has done."""
+    """Show the end of a task that an earlier process ran."""
     level = _level(exit_code)
     terminal.print(f"task {task.id} is ", _status(task, level), " already: ", *_counts(task.counts, level))
     _describe_if_quiet(terminal, task, exit_code=exit_code)
@@ -111,7 +111,7 @@ def show_dry_run(terminal: Terminal, outcome: DryRunResult) -> None:
 
 
 def show_verification(terminal: Terminal, outcome: Verification, *, examples: bool) -> None:
-    """Show the result of reading everything back; the examples of findings may stand in a table of their own."""
+    """Show the result of reading everything back; without `examples` if a table has shown them."""
     if outcome.exit_code == 0:
         terminal.info(outcome.summary())
         return
@@ -123,7 +123,7 @@ def show_verification(terminal: Terminal, outcome: Verification, *, examples: bo
 
 
 def _describe_if_quiet(terminal: Terminal, task: Task, *, exit_code: int) -> None:
-    """Show the facts that with -q no earlier line has named, and that the reader of a cron email does not know."""
+    """With -q, show the facts that no earlier line has named, for the reader of a cron email."""
     if not terminal.quiet:
         return
     import platform

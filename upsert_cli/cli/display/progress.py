@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 30.0  # seconds between two lines in a log
 REFRESHES = 8.0  # per second; a terminal over ssh stays usable
-BAR_CELLS = 50  # the most cells of a bar; a longer one says no more
+BAR_CELLS = 50  # cells of the longest bar, however wide the terminal is
 LEAST_BAR_CELLS = 8
-UNKNOWN_TOTAL = 9_999_999  # for the room of amounts until the total is known
+UNKNOWN_TOTAL = 9_999_999  # rows; keeps room for the amounts until the total is known
 RUNNING = "cyan"  # green is for finished work
 SPINNER, PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 SPINS = 10.0  # steps of the spinner per second
@@ -51,7 +51,7 @@ _OTHER_STAGES = {
 
 
 class Display:
-    """A way to show progress; this one shows nothing."""
+    """A display that shows nothing, and the interface of the others."""
 
     def update(self, progress: Progress) -> None:
         """Show the progress; called often."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 KNOWN_SECONDS = 2.0  # seconds of commits before a rate is trusted
 MEMORY_SECONDS = 30.0  # seconds after which a batch counts for a third (1/e) of the newest
-MEMORY_SHARE = 0.25  # of the time measured so far; the longer a load runs, the less one slow batch says
+MEMORY_SHARE = 0.25  # of the time measured so far; the longer a load runs, the less one slow batch counts
 PULL_SHARE = 0.1  # of the remaining time: how long the shown time takes to follow a new estimate
-MIN_PULL, MAX_PULL = 1.0, 15.0  # seconds; bounds of that
+MIN_PULL, MAX_PULL = 1.0, 15.0  # seconds; the bounds of that time
 
 Clock = Callable[[], float]
 

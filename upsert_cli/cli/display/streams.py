@@ -1,4 +1,4 @@
-"""Reliable standard streams: open, accepting any text, masking secrets, and knowing whether stdout could be written."""
+"""Standard streams that are open, take any text, mask secrets, and remember whether stdout could be written."""
 
 from __future__ import annotations
 

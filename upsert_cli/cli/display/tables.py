@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2  # spaces between two columns
-LONG_ID = 20  # cells, as many as our own ids take; before other columns lose all, longer ids get a line of their own
+LONG_ID = 20  # cells, the length of a generated id; longer ids wrap before other columns disappear
 
 
 class Column(NamedTuple):
@@ -30,13 +30,13 @@ class Column(NamedTuple):
     """Whether its cells are aligned to the right."""
 
     order: int = 0
-    """Columns of a lower order are shortened before those of a higher one."""
+    """Columns with a lower order are shortened first."""
 
     widths: tuple[int, ...] = ()
     """The widths that it may be shortened to, in steps such as `(11, 5)`; no column takes two before all take one."""
 
     keep: Literal["start", "end"] = "start"
-    """The end of a shortened text that stays; the end of a path says more than its start."""
+    """The end of a shortened text that stays, such as the last folders of a path."""
 
 
 def print_table(terminal: Terminal, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -63,7 +63,7 @@ def redraw_table(
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]], *, prose: Collection[str] = ()) -> None:
-    """Print names and their values on stdout, one pair per line; a terminal gets those of `prose` wrapped at words."""
+    """Print names and values on stdout, one pair per line; a terminal gets the values named in `prose` wrapped."""
     known = [(name, safe(str(value))) for name, value in pairs]
     if not sys.stdout.isatty():
         click.echo(tab_separated(known))

@@ -26,7 +26,7 @@ ColorChoice = Literal["auto", "always", "never"]
 ProgressChoice = Literal["auto", "bar", "plain", "none"]
 
 COLORS: dict[Level, str] = {"warning": "yellow", "error": "red"}
-STDERR = 2  # the descriptor, which tells the width even while sys.stderr is redirected
+STDERR = 2  # the descriptor, which stays the terminal while a frame redirects sys.stderr
 USUAL_COLUMNS = 80
 
 
@@ -48,11 +48,11 @@ class Terminal:
     """Prints a line above the frame that is drawn at the bottom of the terminal; None if there is no frame."""
 
     is_terminal: bool = field(default_factory=lambda: sys.stderr.isatty())  # noqa: PLW0108  # the stream at that time
-    """Whether stderr is a terminal; asked at first, since a frame redirects it."""
+    """Whether stderr is a terminal, before a frame redirects it."""
 
     @classmethod
     def of(cls, ctx: click.Context) -> Terminal:
-        """Return the terminal of a command, or of a command line that is too wrong to know the user's wishes."""
+        """Return the terminal with the options of a command, or with the defaults for options that were not read."""
         wishes = {name: ctx.params[name] for name in ("quiet", "verbose", "color", "progress") if name in ctx.params}
         return cls(**wishes, printed=PrintedCommands.typed_in(ctx))
 
@@ -75,7 +75,7 @@ class Terminal:
         self._echo("".join(map(self._styled, parts)))
 
     def print_command(self, command: str, label: str = "") -> None:
-        """Show a command to copy, always; it gets a line of its own if it does not fit after its label."""
+        """Show a command to copy, always; below its label if it does not fit after it."""
         command = safe(in_message(self.printed.command(command)))
         line = f"  {label}: {command}" if label else f"  {command}"
         if label and self.is_terminal and len(line) > self._columns:
@@ -119,7 +119,7 @@ class Terminal:
         return "bar" if self.progress == "bar" and bars else "plain"
 
     def console(self, *, stderr: bool) -> Console:
-        """Return rich's console with everything decided here that it would otherwise take from the environment."""
+        """Return a console of rich, with colors and interactivity as decided here and not by the environment."""
         from rich.console import Console
 
         stream = sys.stderr if stderr else sys.stdout

@@ -21,7 +21,7 @@ from upsert_cli.cli.options.suggestions import no_such_command, with_suggestion
 from upsert_cli.paths import state_folder
 
 COMMON = "Common options"
-TERM_CELLS = 25  # cells for an option and the name of its value; a longer one has a line of its own
+TERM_CELLS = 25  # cells for an option and the name of its value; the text of a longer one is on the next line
 
 _PRINTS_EVENTS = f"{__name__}.prints_events"
 """Where a command that prints events leaves its context and its arguments, in which an error finds --json."""
@@ -38,7 +38,7 @@ class HelpFormatter(click.HelpFormatter):
     """Breaks lines only at blanks, so that options, addresses and names stay whole."""
 
     def write(self, string: str) -> None:
-        """Write text, with the characters that were hidden from the wrapping."""
+        """Write text, and restore the characters that were hidden from the wrapping."""
         super().write(string.replace(_HYPHEN, "-").replace(_BLANK, " "))
 
     def write_text(self, text: str) -> None:
@@ -47,13 +47,13 @@ class HelpFormatter(click.HelpFormatter):
 
 
 class HelpContext(click.Context):
-    """The context of a command whose help is laid out here."""
+    """The context of a command whose help `HelpFormatter` writes."""
 
     formatter_class = HelpFormatter
 
 
 def _common(*names: str, **attributes: Any) -> Option:
-    """Return an option of every command, whose variable names no command."""
+    """Return an option that every command has."""
     variable = f"UPSERT_CLI_{names[-1].removeprefix('--').upper()}"
     return Option(names, heading=COMMON, envvar=variable, **attributes)
 
@@ -96,7 +96,7 @@ _COMMON_OPTIONS = (
 
 
 class Command(click.Command):
-    """A command with the common options, in whose place its function gets a `Session`.
+    """A command whose function gets a `Session` in place of the common options.
 
     The function returns the exit code, or None for 0. The help shows the common options at the end.
     """
@@ -111,7 +111,7 @@ class Command(click.Command):
         prints_events: bool = False,
         **others: Any,
     ) -> None:
-        """Make a command; with `prints_events`, --json prints events, the last one a summary, also after an error."""
+        """Make a command; with `prints_events`, --json prints events, and a summary at the end even after an error."""
         super().__init__(name, params=[*(params or ()), *_COMMON_OPTIONS], **others)
         self._prints_events = prints_events
 
@@ -153,7 +153,7 @@ class Group(click.Group):
     command_class = Command
 
     def __init__(self, *args: Any, alone: str | None = None, **attributes: Any) -> None:
-        """Make a group; `alone` names the command that it runs if it is given options alone."""
+        """Make a group; `alone` names the command that runs if only options are typed."""
         super().__init__(*args, **attributes)
         self._alone = alone
 

@@ -29,11 +29,11 @@ USEFUL_STATUSES = {
     "cancel": (TaskStatus.PENDING, TaskStatus.PROCESSING),
     "verify": (TaskStatus.DONE,),
 }
-"""The states in which a command can do something with a task; other commands take all."""
+"""The states of tasks that a command acts on; other commands act on any task."""
 
 
 def task_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the newest tasks that the command can do something with, and `latest`."""
+    """Offer the newest tasks in a state that the command acts on, and `latest`."""
     useful = USEFUL_STATUSES.get(ctx.info_name or "", tuple(TaskStatus))
     if (journal := _journal(ctx)) is None:
         return []
@@ -52,7 +52,7 @@ def collections(ctx: click.Context, _param: click.Parameter, incomplete: str) ->
 
 
 def models(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the default model, those of the newest tasks and, where records are made, no model."""
+    """Offer the default model, the models of the newest tasks and, for commands that make records, `none`."""
     from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 
     none = [NO_MODEL] if ctx.info_name in ("run", "preview") else []

@@ -75,7 +75,7 @@ _TASK_OPTIONS = (
 
 
 def preview_options() -> Decorator:
-    """Return a decorator for the sources of a preview and the options that decide what its records are."""
+    """Return a decorator for the sources of a preview and the options that its records depend on."""
     limit = load_option("limit", type=integer(1, MAX_PREVIEW), default=3, help="Show the first N rows.")
     return all_of(
         [

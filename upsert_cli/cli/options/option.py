@@ -1,7 +1,7 @@
-"""The class of all options: the origins of their values, and their form in the help.
+"""The class of all options, whose values come from the command line, the environment or a settings file.
 
-Every option is also an environment variable: `UPSERT_CLI_JOURNAL` for the common ones, for the others one with the name
-of the command, such as `UPSERT_CLI_RUN_MODEL`. And it is a key in the settings files; see `settings`.
+The variable of a common option has the option's name alone, as in `UPSERT_CLI_JOURNAL`. The others have the command's
+name too, as in `UPSERT_CLI_RUN_MODEL`. `settings` reads the files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from upsert_cli.settings import split_list
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
 
-OWN = "Options"  # the heading of options that have no other one
+OWN = "Options"  # the heading of options without another
 
 Function: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[..., Function]
 
 
 class Option(click.Option):
-    """An option that a variable or a settings file may also set; see `fallback_of` for those of other commands."""
+    """An option that a variable or a settings file may set too, even one of another command; see `fallback_of`."""
 
     def __init__(self, *args: Any, heading: str = OWN, **attributes: Any) -> None:
         """Make an option that stands under a heading in the help."""
@@ -40,7 +40,7 @@ class Option(click.Option):
             self.metavar = "|".join(map(str, self.type.choices))
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
-        """Return the additions to the help text: neither variables, which have a page of their own, nor ranges."""
+        """Return the additions to the help text: the default, but not the range."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         if isinstance(self.show_default, str):

@@ -75,7 +75,7 @@ def unicode_text(value: Any) -> Any:
 
 
 def task_id(value: str) -> str:
-    """Return the id of an existing task, or a word for one; `Journal.resolve` looks it up."""
+    """Return the id of a task, the beginning of one, or `latest`; `Journal.resolve` finds the task."""
     if not valid_task_id(value):
         raise click.BadParameter(
             f"{value!r} is no task id: up to 128 letters, digits, '.', '_' and '-', a letter or digit first"

@@ -1,7 +1,7 @@
 """The value of an option in the settings files, as if it had been typed.
 
-Not by Click's `default_map`: that would show the values of a file as defaults in `--help`, knows neither the file nor
-the table that an error has to name, and could not fall back from `[categories.run]` on `[run]`.
+Click's `default_map` would not do. It shows the values of a file as defaults in `--help`, loses the file and the table
+that an error has to name, and cannot fall back from `[categories.run]` to `[run]`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ _FALLBACKS = {
     ("collections", "list"): ("collections",),
     ("collections", "delete"): ("collections",),
 }
-"""Commands that take the settings and variables of another one where they have none of their own."""
+"""Commands that take the settings and variables of another command where they have none themselves."""
 
 _NOT_TAKEN = {
     ("categories", "run"): {"collection", "task_id"},
     ("preview",): {"limit", "json"},
     ("collections", "delete"): {"json", "yes"},
 }
+"""The options that these commands do not take from the other one, by parameter."""
+
 CHOICE_OF_FILE = ("config", "profile")  # these options choose the settings, so a file cannot set them
 _KEPT = f"{__name__}.read"
 _CHECKED = f"{__name__}.checked"
@@ -55,7 +57,7 @@ def _read(ctx: click.Context) -> Configuration:
     known: Configuration | None = ctx.meta.get(_KEPT)
     if known is None:
         given, profile = ctx.params.get("config"), ctx.params.get("profile")
-        # While Click reads the options, those that were not given have a sentinel of its own.
+        # While Click reads the options, an option that was not given has a sentinel.
         known = ctx.meta[_KEPT] = read_configuration(
             given if isinstance(given, Path) else None, profile if isinstance(profile, str) else None
         )
@@ -106,7 +108,7 @@ def as_typed(setting: Setting, param: click.Option) -> Any:
     """Return a setting as the parser of the command line would give it; paths are relative to the file's folder.
 
     Raises:
-        UsageFault: It is of the wrong kind.
+        UsageFault: The setting has the wrong type.
     """
     value = setting.value
     if param.is_flag:
@@ -136,12 +138,12 @@ def key_of(param: click.Parameter) -> str:
 
 
 def is_common(param: click.Parameter) -> bool:
-    """Tell whether every command takes an option; only then its variable does not name a command."""
+    """Tell whether every command takes an option, so that its variable names no command."""
     return isinstance(param.envvar, str)
 
 
 def list_commands(ctx: click.Context) -> list[str]:
-    """Return the names of the commands of a group, in the order of the help; a command that is no group has none."""
+    """Return the names of the commands of a group, in the order of the help; none for any other command."""
     return ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
 
 
@@ -161,13 +163,13 @@ def path_of(ctx: click.Context) -> tuple[str, ...]:
 
 
 def fallback_of(param: click.Parameter, ctx: click.Context) -> tuple[str, ...] | None:
-    """Return the command whose settings and variables an option takes where it has none of its own, if any."""
+    """Return the command whose settings and variables an option takes where it has none itself, if any."""
     path = path_of(ctx)
     return None if param.name in _NOT_TAKEN.get(path, ()) else _FALLBACKS.get(path)
 
 
 def _below(folder: Path, value: str, param: click.Option) -> str:
-    """Return a value of a file in a folder; a path, or a target that is one, as a path below that folder."""
+    """Return a value from a file in a folder; a relative path, or a target that is one, is below that folder."""
     from upsert_cli.store.address import names_folder
 
     is_path = isinstance(param.type, click.Path) or (param.name == "chroma" and names_folder(value, below=folder))

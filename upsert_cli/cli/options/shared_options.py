@@ -32,7 +32,7 @@ _PARSERS = {
     "max_failures": share,
     "ray_address": ray_address,
 }
-"""The types of texts that mean more than themselves, by field."""
+"""The types of options whose text has a form, by field."""
 
 
 def task_argument(metavar: str = "TASK_ID", *, required: bool = True) -> Decorator:
@@ -135,7 +135,7 @@ def model_options(
     """Return the options for a model's files, for commands that load nothing.
 
     Raises:
-        UsageError: They describe files that none of them names.
+        UsageError: They describe the files of a model whose folder is not given.
     """
     if model_path is None and (pooling is not None or no_normalize):
         raise click.UsageError("--pooling and --no-normalize go with --model-path.")

@@ -150,9 +150,8 @@ def _unknown(typed: str, root: click.Context) -> str:
     if meant is not None:
         advice = f"did you mean `upsert-cli help {meant}`?"
     elif pages := _pages_that_mention(typed):
-        advice = " and ".join(f"`upsert-cli help {topic}`" for topic in pages) + (
-            " mentions it" if len(pages) == 1 else " mention it"
-        )
+        named = " and ".join(f"`upsert-cli help {topic}`" for topic in pages)
+        advice = f"{named} mention{'s' * (len(pages) == 1)} it"
     else:
         advice = "`upsert-cli help` lists the topics"
     return f"there is no page and no command {typed!r}; {advice}"

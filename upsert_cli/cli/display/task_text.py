@@ -72,11 +72,19 @@ def _options_line(task: Task) -> str:
     """Return the options of a load that differ from the defaults, as they are typed."""
     words: list[str] = []
     for name, value in task.options.changed().items():
-        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
-        values = [each.replace(",", r"\,") for each in value] if isinstance(value, list) else [text]
         words.append(flag(name))
-        words += [] if value is True else [",".join(values)]
+        if value is not True:
+            words.append(_as_typed(value))
     return shlex.join(words)
+
+
+def _as_typed(value: object) -> str:
+    match value:
+        case dict():
+            return json.dumps(value, ensure_ascii=False)
+        case list():
+            return ",".join(each.replace(",", r"\,") for each in value)
+    return str(value)
 
 
 def _attempts(task: Task) -> Iterator[tuple[str, str]]:

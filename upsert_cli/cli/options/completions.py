@@ -48,7 +48,7 @@ def task_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 def collections(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the collections of the newest tasks."""
-    return _different((task.collection for task in _newest(_journal(ctx))), incomplete)
+    return _offered((task.collection for task in _newest(_journal(ctx))), incomplete)
 
 
 def models(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -56,7 +56,7 @@ def models(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
     from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 
     none = [NO_MODEL] if ctx.info_name in ("run", "preview") else []
-    return _different([DEFAULT_MODEL, *none, *(task.model for task in _newest(_journal(ctx)))], incomplete)
+    return _offered([DEFAULT_MODEL, *none, *(task.model for task in _newest(_journal(ctx)))], incomplete)
 
 
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -85,7 +85,8 @@ def _newest(journal: Journal | None) -> list[Task]:
         return []
 
 
-def _different(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+def _offered(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Offer each of the names once, if it begins with the typed characters."""
     fitting = (name for name in dict.fromkeys(names) if name.startswith(incomplete) and _PLAIN.fullmatch(name))
     return [CompletionItem(name) for name in fitting]
 

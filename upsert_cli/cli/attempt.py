@@ -57,15 +57,16 @@ def attempt_opened(
 
 
 def _verify(session: Session, task: Task, report: RunReport, *, code: int) -> int:
-    """Read back the records of a task, and return the more serious of the two exit codes."""
+    """Read back the records of a task, and return the graver of the two exit codes."""
     if task.status is not TaskStatus.DONE:
         return code
+    from upsert_cli.load.queue_worker import worst_exit_code
     from upsert_cli.verify.expected import Subject
     from upsert_cli.verify.verification import verify as verify_subject
 
     outcome = verify_subject(Subject.of_task(session.journal, task.id), context=session)
     report.verified(outcome)
-    return min((each for each in (code, outcome.exit_code) if each), default=0)
+    return worst_exit_code([code, outcome.exit_code])
 
 
 def attempt_queued(session: Session, task: Task, claim: Claim, *, metrics: Path | None) -> Task:

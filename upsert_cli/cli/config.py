@@ -56,25 +56,27 @@ def show(session: Session, *, json: bool) -> None:
     files = [str(path) for path in configuration_of(ctx).files]
     settings = list(_all_settings(ctx))
     if json:
-        shown = [setting for setting, _ in settings]
+        shown = [setting for _, setting in settings]
         session.print_json({"files": files, "profile": ctx.params["profile"], "settings": shown})
         return
-    print_table(session.terminal, _COLUMNS, [_row(setting, otherwise) for setting, otherwise in settings])
+    print_table(session.terminal, _COLUMNS, [_row(param, setting) for param, setting in settings])
     session.info(f"read: {', '.join(files)}" if files else "there is no settings file")
 
 
-def _row(setting: dict[str, Any], otherwise: str) -> tuple[str, str, str]:
+def _row(param: Option, setting: dict[str, Any]) -> tuple[str, str, str]:
     value = setting["value"]
-    shown = f"({otherwise})" if value in (None, []) and otherwise else _in_words(value)
+    shown = _in_words(value)
+    if value in (None, []) and isinstance(param.show_default, str):
+        shown = f"({param.show_default})"
     return setting["setting"], shown, setting["where"] or setting["origin"]
 
 
-def _all_settings(ctx: click.Context) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield each setting as `--json` prints it, and the effect of a default that is not a value."""
+def _all_settings(ctx: click.Context) -> Iterator[tuple[Option, dict[str, Any]]]:
+    """Yield each option with its setting as `--json` prints it, the common options first."""
     for param in options_of(ctx.command):
         if isinstance(param, Option) and is_common(param):
             source = ctx.get_parameter_source(param.name) or ParameterSource.DEFAULT
-            yield _shown(param, ctx, key_of(param), ctx.params[param.name], source)
+            yield param, _setting(param, ctx, key_of(param), ctx.params[param.name], source)
     for inner in commands_below(ctx.find_root()):
         check_command(configuration_of(inner), inner)
         for param in options_of(inner.command):
@@ -84,19 +86,16 @@ def _all_settings(ctx: click.Context) -> Iterator[tuple[dict[str, Any], str]]:
                 has_value = not param.required or source is not ParameterSource.DEFAULT
                 with augment_usage_errors(inner, param=param):  # a bad value is named with its origin
                     checked = param.process_value(inner, value) if has_value else None
-                yield _shown(param, inner, ".".join((*path_of(inner), key_of(param))), checked, source)
+                yield param, _setting(param, inner, ".".join((*path_of(inner), key_of(param))), checked, source)
 
 
-def _shown(
-    param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource
-) -> tuple[dict[str, Any], str]:
+def _setting(param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource) -> dict[str, Any]:
     where = None
     if source is ParameterSource.ENVIRONMENT:
         where = param.variable_in_use(ctx)
     elif source is ParameterSource.DEFAULT_MAP and (setting := setting_of(param, ctx)) is not None:
         where = setting.location
-    otherwise = param.show_default if isinstance(param.show_default, str) else ""
-    return {"setting": name, "value": _plain(value), "origin": _ORIGINS[source], "where": where}, otherwise
+    return {"setting": name, "value": _plain(value), "origin": _ORIGINS[source], "where": where}
 
 
 def _plain(value: Any) -> Any:
@@ -111,4 +110,6 @@ def _plain(value: Any) -> Any:
 def _in_words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_in_words, value))
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)

@@ -72,8 +72,9 @@ def check_command(configuration: Configuration, ctx: click.Context) -> None:
     if path == ("categories", "run"):  # has the options of `run`, all of them
         configuration.check(("run",), settings=keys)
     if ctx.parent is not None and len(path) > 1:
-        shared = keys if _FALLBACKS.get(path) == path[:-1] else ()
-        configuration.check(path[:-1], settings=shared, tables=list_commands(ctx.parent))
+        group = path[:-1]
+        shared = keys if _FALLBACKS.get(path) == group else ()
+        configuration.check(group, settings=shared, tables=list_commands(ctx.parent))
 
 
 def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
@@ -86,9 +87,12 @@ def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
 
 def setting_unchecked(param: click.Parameter, ctx: click.Context) -> Setting | None:
     """Return the setting for an option, even if the files have errors elsewhere."""
-    other = fallback_of(param, ctx)
-    tables = [path_of(ctx), *([] if other is None else [other])]
-    return _read(ctx).find([*tables, *([()] if is_common(param) else [])], key_of(param))
+    tables = [path_of(ctx)]
+    if (other := fallback_of(param, ctx)) is not None:
+        tables.append(other)
+    if is_common(param):
+        tables.append(())
+    return _read(ctx).find(tables, key_of(param))
 
 
 def flag_is_set(name: str, ctx: click.Context, args: list[str]) -> bool:

@@ -76,7 +76,7 @@ def _all_settings(ctx: click.Context) -> Iterator[tuple[Option, dict[str, Any]]]
     for param in options_of(ctx.command):
         if isinstance(param, Option) and is_common(param):
             source = ctx.get_parameter_source(param.name) or ParameterSource.DEFAULT
-            yield param, _setting(param, ctx, key_of(param), ctx.params[param.name], source)
+            yield param, _setting(param, ctx, ctx.params[param.name], source)
     for inner in commands_below(ctx.find_root()):
         check_command(configuration_of(inner), inner)
         for param in options_of(inner.command):
@@ -86,10 +86,11 @@ def _all_settings(ctx: click.Context) -> Iterator[tuple[Option, dict[str, Any]]]
                 has_value = not param.required or source is not ParameterSource.DEFAULT
                 with augment_usage_errors(inner, param=param):  # a bad value is named with its origin
                     checked = param.process_value(inner, value) if has_value else None
-                yield param, _setting(param, inner, ".".join((*path_of(inner), key_of(param))), checked, source)
+                yield param, _setting(param, inner, checked, source)
 
 
-def _setting(param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource) -> dict[str, Any]:
+def _setting(param: Option, ctx: click.Context, value: Any, source: ParameterSource) -> dict[str, Any]:
+    name = key_of(param) if is_common(param) else ".".join((*path_of(ctx), key_of(param)))
     where = None
     if source is ParameterSource.ENVIRONMENT:
         where = param.variable_in_use(ctx)

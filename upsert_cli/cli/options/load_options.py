@@ -1,10 +1,9 @@
-"""The options of `run` and `preview`: under their headings, refused if they contradict each other, made a request."""
+"""The options of `run` and `preview` under their headings, and the request that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -21,19 +20,15 @@ from upsert_cli.cli.options.shared_options import (
     load_option,
     of_load,
 )
-from upsert_cli.embedding.catalog import embeds
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions
 from upsert_cli.journal.option_field import flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
-from upsert_cli.sources.formats import is_collection
 
 MAX_PREVIEW = 1_000  # rows, all of which are in memory
 
-_Given: TypeAlias = Callable[[str], Any]  # returns the value of an option by its name; None without it
-
 _REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
 _ORIGINS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
-_ENVIRONMENT, _UNSET = 1, len(_ORIGINS)  # ranks, the strongest origin first
+_ENVIRONMENT, _UNSET = 1, len(_ORIGINS)  # ranks; the strongest origin is first
 
 _SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=files)
 
@@ -129,75 +124,6 @@ def parsed_options(options: dict[str, Any], *, verbose: bool) -> LoadOptions:
     return LoadOptions(**options | mapping | folders, verbose=verbose)
 
 
-def refuse_contradictions(options: Mapping[str, Any]) -> None:
-    """Refuse options of `run` or `preview` that do not go together.
-
-    Raises:
-        UsageError: Two options contradict each other.
-    """
-    for message, applies in _CONTRADICTIONS.items():
-        if applies(options.get):
-            raise click.UsageError(message.format_map(options))
-
-
-def _has_collection(given: _Given) -> bool:
-    return any(map(is_collection, given("sources")))
-
-
-_CONTRADICTIONS: dict[str, Callable[[_Given], Any]] = {
-    "--pooling and --no-normalize go with --model-path.": (
-        lambda given: given("model_path") is None and (given("pooling") or given("no_normalize"))
-    ),
-    "--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.": (
-        lambda given: given("enqueue") and (given("dry_run") or given("verify"))
-    ),
-    "--no-compare goes with --dry-run; a load always compares, unless --force writes all.": (
-        lambda given: given("no_compare") and not given("dry_run")
-    ),
-    "--max-delete goes with --delete-missing, without which nothing is deleted.": (
-        lambda given: given("max_delete") is not None and not given("delete_missing")
-    ),
-    (
-        "--delete-missing deletes what the sources do not hold, and --limit leaves part of them unread; "
-        "choose one of them."
-    ): (lambda given: given("delete_missing") and given("limit") is not None),
-    "--delete-missing looks at the collection, which --no-compare leaves alone.": (
-        lambda given: given("delete_missing") and given("no_compare")
-    ),
-    "--workers and --num-gpus-per-worker go with --engine ray.": (
-        lambda given: given("engine") == "local" and (given("workers") or given("num_gpus_per_worker"))
-    ),
-    "--precision bf16 is for processors; --device cuda computes in fp32.": (
-        lambda given: given("device") == "cuda" and given("precision") == "bf16"
-    ),
-    "--max-tokens, --overlap and --average go with --split.": (
-        lambda given: not given("split") and (given("max_tokens") or given("overlap") or given("average"))
-    ),
-    "--split cuts texts by the tokens of a model, and --model none uses no model.": (
-        lambda given: given("split") and not embeds(given("model"))
-    ),
-    "--overlap {overlap} has to be less than --max-tokens {max_tokens}.": (
-        lambda given: given("max_tokens") is not None and given("overlap") >= given("max_tokens")
-    ),
-    "--where goes with a collection as a source, chroma:TARGET#COLLECTION.": (
-        lambda given: given("where") is not None and not _has_collection(given)
-    ),
-    "--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION.": (
-        lambda given: given("keep_vectors") and not _has_collection(given)
-    ),
-    "--keep-vectors copies records as they are, so it does not go with --split.": (
-        lambda given: given("keep_vectors") and given("split")
-    ),
-    "--keep-vectors copies the vectors and their model's name, so it goes without --model.": (
-        lambda given: given("keep_vectors") and embeds(given("model")) and _is_typed("model")
-    ),
-    "--model none embeds nothing; --keep-vectors copies the vectors of a collection.": (
-        lambda given: not embeds(given("model")) and not given("keep_vectors") and _has_collection(given)
-    ),
-}
-"""Messages for options that do not go together, each with the condition on the given options, in this order."""
-
-
 def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Take the mapping out of the options, without values that a stronger origin contradicts.
 
@@ -207,19 +133,18 @@ def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, A
     params = {flag(name).removeprefix("--").replace("-", "_"): name for name in MAPPING}
     given = {name: options.pop(param) for param, name in params.items() if param in options}
     rank = {name: _rank(ctx, param) for param, name in params.items()}
-    weakest = _rank(ctx, "map_file") if options.get("map_file") is not None else _UNSET
-    return {
-        name: value
-        for name, value in given.items()
-        if rank[name] <= max(weakest, _ENVIRONMENT) and rank[name] <= rank.get(INSTEAD.get(name, ""), _UNSET)
-    }
+    rank_of_file = _rank(ctx, "map_file") if options.get("map_file") is not None else _UNSET
 
+    def is_overruled(name: str) -> bool:
+        by_the_file = rank[name] > max(rank_of_file, _ENVIRONMENT)
+        by_its_alternative = rank[name] > rank.get(INSTEAD.get(name, ""), _UNSET)
+        return by_the_file or by_its_alternative
 
-def _is_typed(name: str) -> bool:
-    return _rank(click.get_current_context(), name) == 0
+    return {name: value for name, value in given.items() if not is_overruled(name)}
 
 
 def _rank(ctx: click.Context, param: str) -> int:
+    """Return the rank of the origin of an option's value, 0 for the strongest."""
     source = ctx.get_parameter_source(param)
     return _ORIGINS.index(source) if source in _ORIGINS else _UNSET
 

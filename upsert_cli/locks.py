@@ -11,7 +11,8 @@ import errno
 import json
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -204,6 +205,24 @@ def lock_within(descriptor: int, path: Path, *, seconds: float) -> bool:
         time.sleep(pause)
         pause = min(2 * pause, POLL_SECONDS)
     return True
+
+
+@contextmanager
+def locked_folder(folder: Path, *, seconds: float) -> Iterator[None]:
+    """Lock a folder itself, for files of users next to which no lock file should appear.
+
+    Raises:
+        BlockingIOError: Another process keeps the folder locked for longer.
+        LocksUnsupported: The system or the file system has no flock.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not lock_within(descriptor, folder, seconds=seconds):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        yield
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _parent_of(pid: int) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import click
 
@@ -47,11 +46,21 @@ _COLUMNS = (
 @option("--since", type=moment, metavar="AGE|DATE", help="Only tasks created since: 2h, 2026-11-24.")
 @watch_option(f"Refresh every {WATCH_SECONDS:g} or SECS seconds.", seconds=WATCH_SECONDS)
 @json_option("Print a JSON array, with --watch again and again.")
-def list_tasks(session: Session, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
+def list_tasks(
+    session: Session,
+    *,
+    offset: int,
+    limit: int,
+    status: tuple[str, ...],
+    since: str | None,
+    watch: float | None,
+    json: bool,
+) -> None:
     """List the tasks, newest first."""
 
     def find() -> Sequence[Task]:
-        return [session.journal.with_runner(task) for task in session.journal.list(statuses=status, **which)]
+        found = session.journal.list(offset=offset, limit=limit, statuses=status, since=since)
+        return [session.journal.with_runner(task) for task in found]
 
     if watch is not None:
         _watch(session, find, json=json, seconds=watch)
@@ -59,9 +68,8 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, status: tup
     tasks = find()
     _show(session, tasks, json=json)
     if not tasks:
-        is_narrowed = status or which["since"] or which["offset"]
-        which_tasks = "no tasks that match" if is_narrowed else "no tasks"
-        session.info(f"{which_tasks} in {session.journal.folder}")
+        none = "no tasks that match" if status or since or offset else "no tasks"
+        session.info(f"{none} in {session.journal.folder}")
     _show_died(session, tasks)
 
 

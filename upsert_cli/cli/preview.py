@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as stdlib_json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,7 +13,7 @@ from upsert_cli.cli.display.tables import Column, table_lines
 from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.contradictions import refuse_contradictions
 from upsert_cli.cli.options.load_options import parsed_options, preview_options
-from upsert_cli.text import ellipsis, safe, tab_separated
+from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,4 +130,4 @@ def _metadata(entry: _Entry) -> Iterator[tuple[str, str, str, str]]:
         kind = "list" if isinstance(value, list) else _TYPES[type(value)]
         if key in converted:
             kind = f"{'JSON ' if converted[key] in _CONTAINERS else ''}{kind} of {converted[key]}"
-        yield "metadata", key, kind, value if isinstance(value, str) else stdlib_json.dumps(value, ensure_ascii=False)
+        yield "metadata", key, kind, value if isinstance(value, str) else safe_json(value)

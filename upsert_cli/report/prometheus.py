@@ -5,12 +5,9 @@ One file may hold the metrics of many collections; a load replaces only the metr
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,7 +16,7 @@ from upsert_cli.atomic import write_out
 from upsert_cli.counts import OUTCOMES
 from upsert_cli.errors import SOME_REJECTED, LocksUnsupported, UpsertCliError, reason_of
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.locks import lock_within
+from upsert_cli.locks import locked_folder
 
 if TYPE_CHECKING:
     from upsert_cli.load.request import LoadRequest
@@ -64,7 +61,7 @@ def write_metrics(path: Path, ended: Task | LoadRequest, *, exit_code: int, seco
     target: Labels = (("chroma", ended.chroma), ("collection", ended.collection))
     samples = _samples(ended, target, exit_code=exit_code, seconds=seconds)
     try:
-        with _alone_in(path.absolute().parent):
+        with locked_folder(path.absolute().parent, seconds=LOCK_SECONDS):
             before = _read(path)
             newest = float(before.get((_RUN, target), "0"))
             is_overtaken = float(samples[_RUN, target]) < newest <= time.time()  # by a load that ended later
@@ -139,16 +136,3 @@ def _escaped(text: str) -> str:
 
 def _plain(text: str) -> str:
     return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], text)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other loads from writing metrics into a folder; the lock is on the folder itself, and leaves no file."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if not lock_within(descriptor, folder, seconds=LOCK_SECONDS):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        yield
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)

@@ -15,7 +15,6 @@ from upsert_cli.report.printed_commands import NextStep
 from upsert_cli.text import converted_line, counts_line, seconds_line, time_taken
 
 if TYPE_CHECKING:
-    from upsert_cli.counts import Counts
     from upsert_cli.load.dry_run import DryRunResult
     from upsert_cli.verify.verification import Verification
 
@@ -42,7 +41,7 @@ def show_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_
     """Show the end of a task that this process ran."""
     level = _level(exit_code)
     name = f"task {task.id} " if terminal.quiet else ""  # otherwise the first line has named it
-    terminal.print(name, _status(task, level), ": ", *_counts(task.counts, level), f" in {_time(task)}")
+    terminal.print(name, _status(task, level), ": ", *_counts(task, level), f" in {_time(task)}")
     _describe_if_quiet(terminal, task, exit_code=exit_code)
     if terminal.verbose:
         terminal.print(f"seconds busy: {seconds_line(task.seconds)}")
@@ -57,7 +56,7 @@ def show_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_
 def show_earlier_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
     """Show the end of a task that an earlier process ran."""
     level = _level(exit_code)
-    terminal.print(f"task {task.id} is ", _status(task, level), " already: ", *_counts(task.counts, level))
+    terminal.print(f"task {task.id} is ", _status(task, level), " already: ", *_counts(task, level))
     _describe_if_quiet(terminal, task, exit_code=exit_code)
     _show_rejects(terminal, task, level=level)
     _show_steps(terminal, steps)
@@ -67,7 +66,7 @@ def show_failure(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, e
     """Show how far a task came before an error."""
     spent = f", after {_time(task)}" if task.load_seconds else ""
     rows = f": {task.rows:,} rows committed, "
-    terminal.print(f"task {task.id} ", _status(task, "error"), rows, *_counts(task.counts, "error"), spent)
+    terminal.print(f"task {task.id} ", _status(task, "error"), rows, *_counts(task, "error"), spent)
     _describe_if_quiet(terminal, task, exit_code=exit_code)
     _show_rejects(terminal, task, level="error")
     # A restart with the same options would not help after a usage error or a refusal.
@@ -91,7 +90,7 @@ def show_target(terminal: Terminal, task: Task, queries: Sequence[NextStep]) -> 
 def show_dry_run(terminal: Terminal, outcome: DryRunResult) -> None:
     """Show the outcome of a dry run."""
     level = _level(outcome.exit_code)
-    counts = _counts(outcome.counts, level)
+    counts = _counts(outcome, level)
     if outcome.compared:
         estimate = f"; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
         terminal.print("dry run: ", *counts, estimate)
@@ -185,11 +184,13 @@ def _status(task: Task, level: Level) -> Part:
     return state
 
 
-def _counts(counts: Counts, level: Level) -> tuple[Part, ...]:
+def _counts(outcome: Task | DryRunResult, level: Level) -> tuple[Part, ...]:
     """Return the counts, in which the number of rejects stands out."""
-    line = counts_line(counts.as_json())
-    before, rejected, after = line.partition(f"{counts.failed:,} rejected")
-    return (before, (rejected, COLORS[level]), after) if counts.failed else (line,)
+    line = counts_line(outcome.counts.as_json())
+    if not outcome.counts.failed:
+        return (line,)
+    before, rejected, after = line.partition(f"{outcome.counts.failed:,} rejected")
+    return before, (rejected, COLORS[level]), after
 
 
 def _time(task: Task) -> str:

@@ -14,7 +14,7 @@ from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.table import Table
     from rich.text import Text
 
     from upsert_cli.journal.task import Task
@@ -136,7 +136,7 @@ class Bars(Display):
             self._closing = True
             self._frame.__exit__()
 
-    def lines(self, width: int) -> Sequence[RenderableType]:
+    def lines(self, width: int) -> Sequence[Table | Text]:
         """Return the bars, and below them, until the end, the current step and the counts."""
         progress = self._progress
         if progress is None:
@@ -147,7 +147,7 @@ class Bars(Display):
         counts = (_counts(progress),) if progress.counts.read else ()
         return bars, self._step_line(progress), *counts
 
-    def _bar_lines(self, progress: Progress, width: int) -> RenderableType:
+    def _bar_lines(self, progress: Progress, width: int) -> Table:
         """Return the bars, whose width depends on nothing that changes during a load."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +16,7 @@ from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.context import RunContext
 from upsert_cli.journal.journal import Journal
-from upsert_cli.paths import expanded, no_home
+from upsert_cli.paths import no_home
 from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
@@ -75,11 +74,11 @@ class Session(RunContext):
     A signal ends such work by itself, so `check` only shows the progress.
     """
 
-    def __init__(self, folder: Path | None, terminal: Terminal, events: Events) -> None:
+    def __init__(self, journal: Journal | None, terminal: Terminal, events: Events) -> None:
         super().__init__()
         self.terminal = terminal
         self.events = events
-        self._journal = None if folder is None else Journal(expanded(folder).absolute())
+        self._journal = journal
         self._display: Display | None = None
         self._shown_warnings: set[str] = set()
         self._began = time.monotonic()

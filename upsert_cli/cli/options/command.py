@@ -18,7 +18,8 @@ from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.option import OWN, Option
 from upsert_cli.cli.options.settings import flag_is_set
 from upsert_cli.cli.options.suggestions import no_such_command, with_suggestion
-from upsert_cli.paths import state_folder
+from upsert_cli.journal.journal import Journal
+from upsert_cli.paths import expanded, state_folder
 
 COMMON = "Common options"
 TERM_CELLS = 25  # cells for an option and the name of its value; the text of a longer one is on the next line
@@ -134,7 +135,9 @@ class Command(click.Command):
         events = Events(terminal, wanted=bool(options.get("json")))
         if self._prints_events:
             del options["json"]
-        session = ctx.find_root().obj = Session(ctx.params["journal"], terminal, events)
+        folder = ctx.params["journal"]
+        journal = None if folder is None else Journal(expanded(folder).absolute())
+        session = ctx.find_root().obj = Session(journal, terminal, events)
         try:
             code = ctx.invoke(self.callback, session, **options)
         finally:

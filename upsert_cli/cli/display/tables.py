@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 import click
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2  # spaces between two columns
+MOST_WIDTHS = 3  # widths that a column may have
 LONG_ID = 20  # cells, the length of a generated id; longer ids wrap before other columns disappear
 
 
@@ -104,17 +105,30 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, wid
 def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
     """Return the cells of each column, shortened by no more than is needed to fit into `width`."""
     sizes = list(natural)
-    steps: list[tuple[float, int, int, int]] = []
-    for index, column in enumerate(columns):
-        steps += [(step, column.order, index, least) for step, least in enumerate(column.widths)]
-        if not column.widths:  # longer cells are shown whole, and the rest of their row on the next line
-            least = len(column.title)
-            steps += [(0.5, 0, index, max(least, LONG_ID)), (math.inf, -natural[index], index, least)]
-    for _, _, index, least in sorted(steps):
+    for index, least in _shortenings(columns, natural):
         excess = sum(sizes) + GAP * (len(sizes) - 1) - width
         if excess > 0:
             sizes[index] = max(min(sizes[index], least), sizes[index] - excess)
     return sizes
+
+
+def _shortenings(columns: Sequence[Column], natural: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the indexes of columns, each with the cells that it may be shortened to, in the order of preference.
+
+    The cells of a column without `widths` are shown whole even if they are longer than the column. The rest of their
+    row then goes on the next line.
+    """
+    indexes = range(len(columns))
+    by_order = sorted(indexes, key=lambda index: columns[index].order)
+    rounds = [
+        [(index, columns[index].widths[number]) for index in by_order if number < len(columns[index].widths)]
+        for number in range(MOST_WIDTHS)
+    ]
+    whole = [index for index in indexes if not columns[index].widths]
+    yield from rounds[0]
+    yield from ((index, max(len(columns[index].title), LONG_ID)) for index in whole)
+    yield from chain.from_iterable(rounds[1:])
+    yield from ((index, len(columns[index].title)) for index in sorted(whole, key=lambda index: -natural[index]))
 
 
 def _lines(row: Sequence[str], columns: Sequence[Column], sizes: Sequence[int], width: int) -> Iterator[str]:

@@ -121,10 +121,11 @@ class Bars(Display):
 
     def update(self, progress: Progress) -> None:
         """Move the bars."""
-        began, self._progress = self._progress is not None, progress
+        is_first = self._progress is None
+        self._progress = progress
         if progress.stage == "loading":
             self._time.update(progress.committed, progress.total)
-        if not began:
+        if is_first:
             largest = f"{UNKNOWN_TOTAL if progress.total is None else progress.total:,}"
             self._amount_cells = len(f"{largest}/{largest}")
             # From here on `close` restores the cursor, even if Ctrl-C arrives while the frame starts.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+ESCAPES = "backslashreplace"  # a terminal or log without Unicode gets escapes instead of a crash
+
+
 class _Output(io.FileIO):
     """The file of stdout; remembers why a write failed."""
 
@@ -41,32 +44,33 @@ class _Masking(io.TextIOWrapper):
 
 @contextmanager
 def reliable_streams() -> Iterator[None]:
-    """Prepare the standard streams, and flush them at the end.
+    """Prepare the standard streams, and flush them at the end."""
+    _replace_closed_streams()
+    sys.stdout.flush()
+    output = _Output(sys.stdout.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding=sys.stdout.encoding, errors=ESCAPES)
+    sys.stderr.flush()
+    # On the descriptor, not on the buffer of the replaced stream, which closes its buffer when it is collected.
+    errors = io.BufferedWriter(io.FileIO(sys.stderr.fileno(), "w", closefd=False))
+    sys.stderr = _Masking(errors, encoding=sys.stderr.encoding, errors=ESCAPES, line_buffering=True)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush_or_discard(stream)
 
-    Daemons and cron wrappers close them, and only a command that needs a closed stream may fail. Its descriptor is
-    occupied, so that no other file gets the number, and opened in the wrong direction, so that using it is an error.
+
+def _replace_closed_streams() -> None:
+    """Replace streams that a daemon or cron wrapper has closed, so that only a command that needs one fails.
+
+    The descriptor is occupied, so that no other file gets its number, and opened in the wrong direction, so that using
+    it is an error.
     """
     wrong_ways = {"stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_RDWR)}
     for name, (mode, way) in wrong_ways.items():
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, way)  # stays open while the process lives
             setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115  # Path has none for a descriptor
-    sys.stdout.flush()
-    output = _Output(sys.stdout.fileno(), "w", closefd=False)
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding=sys.stdout.encoding)
-    sys.stderr.flush()
-    # On the descriptor, not on the buffer of the replaced stream, which closes its buffer when it is collected.
-    errors = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
-    sys.stderr = _Masking(io.BufferedWriter(errors), encoding=sys.stderr.encoding, line_buffering=True)
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal or log without Unicode gets escapes instead of a crash.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            _flush_or_discard(stream)
 
 
 def require_stdout() -> None:

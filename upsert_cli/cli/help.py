@@ -18,7 +18,7 @@ from upsert_cli.text import nearest
 
 GUIDE = Path(__file__).parent.parent / "guide"
 SCHEMAS = Path(__file__).parent.parent / "schema"
-JSON = "json"  # the page that names the schemas, each of which is shown by its name after it
+JSON = "json"  # the page about the schemas; a name after it shows a schema
 TOPICS = {
     "Load": ("csv", "files", "addresses", "copy", "server", "cron", "ci", "containers"),
     "Keep a collection right": ("mirror", "tasks", "errors", "repair", "rescue", "backup", "troubleshooting"),

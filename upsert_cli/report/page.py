@@ -110,7 +110,7 @@ def _hash(text: str) -> str:
 
 
 def _reject(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of a reject's row, the first of which is a location such as `a.jsonl:17`."""
+    """Return the cells of a reject's row; its location looks like `a.jsonl:17`."""
     source = str(record["source"])
     item = _item(record)
     return {

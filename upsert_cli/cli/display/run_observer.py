@@ -25,7 +25,7 @@ class RunObserver:
         self.info = session.info
         self.warning = session.warning
         self.task: Task | None = None
-        """The task as it was at its start."""
+        """The task at the start of the attempt."""
 
         self.progress = Progress(total=None)
         """The progress when it was last shown."""

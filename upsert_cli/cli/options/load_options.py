@@ -24,7 +24,7 @@ from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOpt
 from upsert_cli.journal.option_field import flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
 
-MAX_PREVIEW = 1_000  # rows, all of which are in memory
+MAX_PREVIEW = 1_000  # rows; all of them are in memory
 
 _REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
 _ORIGINS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)

@@ -63,8 +63,8 @@ def reliable_streams() -> Iterator[None]:
 def _replace_closed_streams() -> None:
     """Replace streams that a daemon or cron wrapper has closed, so that only a command that needs one fails.
 
-    The descriptor is occupied, so that no other file gets its number. It is opened in the wrong direction, so that using
-    it is an error, except for stderr, where messages may be lost.
+    The descriptor is occupied, so that no other file gets its number. It is opened in the wrong direction, so that its
+    use is an error, except for stderr, where messages may be lost.
     """
     wrong_ways = {"stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_RDWR)}
     for name, (mode, way) in wrong_ways.items():

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import upsert_cli
-from upsert_cli.packages import switch_off_telemetry
+from upsert_cli.packages import configure_libraries
 
 # Modules that commands import inside functions.
 HEAVY = (
@@ -385,7 +385,7 @@ def import_all(names: Iterable[str]) -> None:
 def main(control: socket.socket) -> None:
     """Import everything, serve, and run the requested program in each forked process."""
     program = Exit()
-    switch_off_telemetry()
+    configure_libraries()
     for module in pkgutil.walk_packages(upsert_cli.__path__, "upsert_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -16,7 +16,7 @@ from upsert_cli.cli.error_boundary import end_with, show_wrong_usage
 from upsert_cli.cli.options.command import Group, Sections
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.limits import raise_file_limit
-from upsert_cli.packages import switch_off_telemetry
+from upsert_cli.packages import configure_libraries
 from upsert_cli.paths import provide_home
 from upsert_cli.signals import EndedBySignal, die_by_signal, end_at_once, end_in_order, exit_beside_stages
 
@@ -148,7 +148,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line, and exit."""
-    switch_off_telemetry()
+    configure_libraries()
     provide_home()
     raise_file_limit()
     try:

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from upsert_cli.counts import Counts
 from upsert_cli.embedding.catalog import NO_MODEL, POOLINGS
-from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.journal.option_field import (
     MAX_BATCH,
     MAX_GPUS,
@@ -201,13 +199,6 @@ class LoadOptions:
     def exceeds_max_delete(self, missing: int, held: int) -> bool:
         """Check whether too many of the records in the scope would be deleted."""
         return _exceeds(self.max_delete, missing, held)
-
-    def done_code(self, counts: Counts) -> int:
-        """Return the exit code of a load that reached the end of its sources."""
-        if not counts.failed:
-            return 0
-        too_many = self.exceeds_max_failures(counts.failed, counts.read, from_row=0)
-        return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
 
     def rows(self, sources: Sequence[Source]) -> Rows:
         """Return all rows of the sources, to be read as these options say."""

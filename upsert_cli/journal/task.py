@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from upsert_cli.counts import Converted, Counts
-from upsert_cli.errors import Canceled, Refusal, UpsertCliError
+from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.progress import known_fields
 from upsert_cli.journal.rejects import first_rejects, valid_json
@@ -145,8 +145,15 @@ class Task:
     def exit_code(self) -> int:
         """The exit code that stands for the state; 0 while nothing has gone wrong."""
         if self.status is TaskStatus.DONE:
-            return self.options.done_code(self.counts)
+            return self.done_code(self.counts)
         return _EXIT_CODES.get(self.status, 0)
+
+    def done_code(self, counts: Counts) -> int:
+        """Return the exit code that the task has if it reaches the end of its sources with these counts."""
+        if not counts.failed:
+            return 0
+        too_many = self.options.exceeds_max_failures(counts.failed, counts.read, from_row=0)
+        return UpsertCliError.exit_code if self.options.strict or too_many else SOME_REJECTED
 
     @property
     def load_attempts(self) -> int:

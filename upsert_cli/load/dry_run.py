@@ -107,7 +107,7 @@ class DryRunResult:
     @property
     def exit_code(self) -> int:
         """The exit code that the load would have."""
-        return self._resources.task.options.done_code(self.counts) if self.broken is None else self.broken.exit_code
+        return self._resources.task.done_code(self.counts) if self.broken is None else self.broken.exit_code
 
     @property
     def embed_seconds(self) -> float | None:

@@ -50,6 +50,13 @@ def write_json(path: Path, value: object, *, durable: bool) -> None:
         replace_file(path, json.dumps(value).encode("ascii"), durable=durable)
 
 
+def open_or_create(path: Path) -> int:
+    """Open a private file for reading and writing; make it and its folder if they are missing."""
+    with writing_to(path):
+        make_folder(path.parent)
+        return open_private(path, os.O_RDWR | os.O_CREAT)
+
+
 def drop_note(path: Path) -> None:
     """Remove the note of a change in several steps; the change is complete from then on, also after a power failure."""
     with writing_to(path), suppress(FileNotFoundError):
@@ -64,9 +71,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UpsertCliError: Another process does not release it.
     """
-    with writing_to(path):
-        make_folder(path.parent)
-        descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
+    descriptor = open_or_create(path)
     try:
         with writing_to(path):
             is_mine = lock_within(descriptor, path, seconds=LOCK_SECONDS)

@@ -15,10 +15,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from upsert_cli.atomic import make_folder, open_private
 from upsert_cli.counts import Converted, Counts, Outcome
 from upsert_cli.errors import JournalUnwritable
-from upsert_cli.journal.files import writing_to
+from upsert_cli.journal.files import open_or_create
 from upsert_cli.journal.rejects import json_line, valid_json
 from upsert_cli.sources.rows import Unit
 
@@ -107,9 +106,7 @@ class Receipts:
         """
         import sqlite3  # late, since `list` and `info` never need it
 
-        with writing_to(path):
-            make_folder(path.parent)
-            os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+        os.close(open_or_create(path))  # SQLite would not make it private
         with _sqlite_errors(path):
             # An absolute name and not a URI: a `?` in it is a character like any other.
             database = sqlite3.connect(path, isolation_level=None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from upsert_cli.atomic import make_folder, open_private, replacing, write_all
 from upsert_cli.errors import JournalDamaged, UpsertCliError
-from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.files import open_or_create, reading_from, writing_to
 from upsert_cli.journal.progress import Checkpoint
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class JsonLines:
 
     def _write(self, content: bytes) -> None:
         if self._descriptor is None:
-            make_folder(self._path.parent)
-            self._descriptor = open_private(self._path, os.O_RDWR | os.O_CREAT)
+            self._descriptor = open_or_create(self._path)
         # Always at the length that is known to be good, over the rest of an incomplete write.
         os.lseek(self._descriptor, self._length, os.SEEK_SET)
         write_all(self._descriptor, content)

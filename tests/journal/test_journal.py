@@ -518,11 +518,11 @@ def test_cancel_of_a_canceled_task_is_no_error(journal: Journal) -> None:
 
 def test_standard_input_is_kept_for_its_task(journal: Journal) -> None:
     """Input that is read before there is a task moves into the task's folder."""
-    with Incoming(journal) as incoming:
+    with Incoming(journal.layout) as incoming:
         folder = incoming.folder()
         (folder / "0.jsonl").write_text("{}")
         assert folder.parent == journal.files("t").spool.parent
-        assert Incoming(journal).folder() != folder
+        assert Incoming(journal.layout).folder() != folder
         journal.create(make_task(), incoming=incoming.path)
     assert (journal.files("t").spool / "0.jsonl").read_text() == "{}"
     assert not folder.exists()
@@ -534,7 +534,7 @@ def test_standard_input_never_replaces_that_of_another_task(journal: Journal) ->
     journal.files("t").spool.mkdir()
     (journal.files("t").spool / "0.jsonl").write_text("first")  # and killed before there was a task
     for text in ("second", "third"):
-        with Incoming(journal) as incoming:
+        with Incoming(journal.layout) as incoming:
             (incoming.folder() / "0.jsonl").write_text(text)
             if text == "second":
                 journal.create(make_task(), incoming=incoming.path)
@@ -548,7 +548,7 @@ def test_standard_input_of_a_task_that_cannot_be_created_is_removed(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an error no spool exists under the id; the next attempt finds the input at its old path."""
-    with Incoming(journal) as incoming:
+    with Incoming(journal.layout) as incoming:
         (incoming.folder() / "0.jsonl").write_text("{}")
         with monkeypatch.context() as patch, pytest.raises(JournalUnwritable):
             patch.setattr("upsert_cli.journal.segments.write_all", _full_disk)
@@ -564,17 +564,17 @@ def _full_disk(*_: object) -> None:
 
 def test_stale_standard_input_is_removed(journal: Journal) -> None:
     """A day after the last write, the folder of a killed process is removed; one that is young or owned stays."""
-    owner = Journal(journal.folder)
-    owned = Incoming(owner).folder()
+    owner, *killed = (Incoming(journal.layout) for _ in range(3))
+    owned, stale, slow = owner.folder(), *(each.folder() for each in killed)
     os.utime(owned, (0, 0))
-    stale, slow = Incoming(journal).folder(), Incoming(journal).folder()
     (stale / "0.jsonl").write_text("{}")
     os.utime(stale / "0.jsonl", (0, 0))
     os.utime(stale, (0, 0))
     (slow / "0.jsonl").write_text("{}")
     os.utime(slow, (0, 0))
-    journal.close()  # as the end of its process would
-    Incoming(journal).folder()
+    for each in killed:
+        each.close()  # as the end of its process would
+    Incoming(journal.layout).folder()
     assert (stale.exists(), slow.exists(), owned.exists()) == (False, True, True)
     owner.close()
 

@@ -274,7 +274,7 @@ def test_a_newer_format_is_refused(journal: Journal) -> None:
         lambda: request_cancel(journal, "t"),
         lambda: Claim.take(journal, "t"),
         lambda: journal.change("t", CANCELED, expect=(PENDING,)),
-        lambda: Incoming(journal).folder(),
+        lambda: Incoming(journal.layout).folder(),
         lambda: damaged_files(journal),
     ):
         with pytest.raises(UpsertCliError, match=r"has format 7, this version knows up to 1; upgrade"):

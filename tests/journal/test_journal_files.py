@@ -55,8 +55,8 @@ def fill(journal: Journal) -> None:
     with JsonLines.open_at(journal.files("dead").rejects, 0) as rejects:
         claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)]), failed=1))
     die(claim)
-    journal.create(make_task("new"), incoming=Incoming(journal).folder())
-    Incoming(journal).folder()
+    journal.create(make_task("new"), incoming=Incoming(journal.layout).folder())
+    Incoming(journal.layout).folder()
 
 
 def owned_by_nobody(folder: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.Fixt
         lambda: reader.create(make_task("t")),
         lambda: request_cancel(reader, "dead"),
         lambda: Claim.take(reader, "dead"),
-        lambda: Incoming(reader).folder(),
+        lambda: Incoming(reader.layout).folder(),
         lambda: JsonLines.open_at(reader.files("dead").rejects, 0),
     ):
         with pytest.raises(

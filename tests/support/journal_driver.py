@@ -59,7 +59,7 @@ def attempt(step: Callable[[], Any]) -> Any:
 
 def keep_input(journal: Journal) -> Path:
     """Spool input for a task that is about to be created, and return the folder."""
-    folder: Path = attempt(Incoming(journal).folder)
+    folder: Path = attempt(Incoming(journal.layout).folder)
     attempt(lambda: spool(io.BytesIO(INPUT), folder / "0.jsonl", name="-"))
     return folder
 

@@ -6,7 +6,6 @@ Lock order, for those who hold more than one: target, task lease, allocation, se
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -37,14 +36,9 @@ class Journal:
         self.warnings: list[str] = []
         """Damage that was found, and how it was handled; a line each, for the caller to show."""
 
-        self.owned: list[int] = []
-        """Descriptors of the folders that this process owns until `close`."""
-
     def close(self) -> None:
-        """Close the files that reading keeps open, and release folders; the journal can be used again."""
+        """Close the files that reading keeps open; the journal can be used again."""
         self.table.close()
-        while self.owned:
-            os.close(self.owned.pop())
 
     def files(self, task_id: str) -> TaskFiles:
         """Return the paths of the files that go with a task."""

@@ -7,49 +7,55 @@ import io
 import os
 import select
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from upsert_cli.atomic import make_folder, replacing, write_all
 from upsert_cli.errors import SourceUnreadable, UpsertCliError, reason_of
 from upsert_cli.journal.files import writing_to
+from upsert_cli.journal.layout import Layout
 from upsert_cli.owned_folders import Leftover, own, remove_stale, unowned
-
-if TYPE_CHECKING:
-    from upsert_cli.journal.journal import Journal
 
 CHUNK = 1 << 20  # bytes read at once
 PREFIX = ".incoming-"  # no task id begins with a dot
 
 
 class Incoming:
-    """The folder for copies of streams that are read before there is a task; in the end it is removed or the task's."""
+    """A folder for copies of streams that are read before there is a task, for which it may be renamed."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, layout: Layout) -> None:
         """Make no folder yet."""
-        self._journal = journal
+        self._layout = layout
+        self._ownership: int | None = None
         self.path: Path | None = None
         """The folder; None before the first stream."""
 
     def folder(self) -> Path:
-        """Return the folder, made at the first call, which this process owns until `journal.close`."""
+        """Return the folder, which is made at the first call; this process owns it until `close`."""
         if self.path is None:
-            spool = self._journal.layout.spool
-            with self._journal.layout.allocation(), writing_to(spool):
+            spool = self._layout.spool
+            with self._layout.allocation(), writing_to(spool):
                 remove_stale(spool.glob(f"{PREFIX}*"))
                 path = _new_incoming(spool)
-                self._journal.owned.append(own(path))
+                self._ownership = own(path)
             self.path = path
         return self.path
+
+    def close(self) -> None:
+        """Give the folder up, so that others may remove it unless it belongs to a task by now."""
+        if self._ownership is not None:
+            os.close(self._ownership)
+            self._ownership = None
 
     def __enter__(self) -> Incoming:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.path is not None:  # and not renamed to the spool of a task
+        """Remove the folder, unless it was renamed."""
+        if self.path is not None:
             shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
 
 
 def move_to_spool(incoming: Path, spool: Path) -> None:
@@ -86,7 +92,8 @@ def spool(
         with replacing(path, durable=True) as descriptor:
             pieces = _copied(_chunks(stream, name, waits=end_in is None), descriptor, most=most)
             if end_in is None:
-                deque(pieces, maxlen=0)
+                for _ in pieces:
+                    pass
             elif (end := end_in(pieces)) is not None:
                 os.truncate(descriptor, min(end, os.fstat(descriptor).st_size))
     except OSError as error:

@@ -77,7 +77,7 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
     notes: list[str] = []
     found = find_inputs(request.names, options, chroma=request.chroma, report=notes.append)
     refuse_target_as_source(found, chroma=request.chroma, collection=request.collection)
-    with Incoming(journal) as incoming:
+    with Incoming(journal.layout) as incoming:
         sources = open_inputs(spooled(found, incoming.folder, stdin=stdin, limit=options.limit), limit=options.limit)
         notes += notes_on_chunks(sources)
         model = name_of_model(request.model, options, sources)

@@ -9,8 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ SEGMENT_TASKS = 500  # tasks in a file at most
 SEGMENT_BYTES = 300_000  # bytes from which a file gets no further tasks; a change of such a file takes 6 to 12 ms
 INDEX = "index"  # a table before the tasks with all ids and states, so that a search need not parse the file
 INDEX_BYTES = 512 + SEGMENT_TASKS * 132  # bytes that 500 of the longest ids take
-RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of
+RETRY_PAUSE = 0.01  # seconds after which a reader reads a file again that seemed damaged
 
 _FIRST, _AFTER_INDEX, _LAST = b'{"index": {', b'}}, "tasks": {', b"}}}"  # as json writes it
 
@@ -38,48 +37,48 @@ Tables = dict[str, dict[str, Any]]
 
 
 class Segment(Storage):
-    """The tasks of one file, as the storage of a TinyDB, with its lock and its previous generation.
+    """The tasks of one file, as the storage of a TinyDB table, with its lock and its previous generation.
 
     At any moment the file has all of the old or all of the new content, so reading takes no lock. The parsed content is
-    kept until the path names another file. The old file stays open, since only that keeps the system from giving its
-    inode number to the next generation. A missing file holds no task. Every method that reads raises `JournalDamaged`
-    if neither generation makes sense.
+    kept until the path names another file. The file stays open, or the system could give its inode number to the next
+    generation. A missing file holds no tasks. Every method that reads raises `JournalDamaged` if both generations
+    are damaged.
     """
 
     def __init__(self, folder: Path, number: int, *, warn: Callable[[str], None]) -> None:
-        """Touch nothing; `warn` is called with each damage that is found, and how it is handled."""
+        """Open nothing yet; `warn` is called with each damage that is found, and how it was handled."""
         name = f"tasks-{number:06}"
         self._path, self._backup = folder / f"{name}.json", folder / f"{name}.json.bak"
         self._lock = folder / "locks" / f"{name}.lock"
         self._warn = warn
         self._descriptor: int | None = None
         self._identity: tuple[int, ...] = ()
-        self._tables: Tables = {}
+        self._tables: Tables | None = None  # once they are parsed
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     @property
     def has_room(self) -> bool:
-        """Whether one more task may go into this segment."""
+        """Whether another task fits into this segment."""
         with suppress(FileNotFoundError):
             return self._path.lstat().st_size < SEGMENT_BYTES and len(self._table) < SEGMENT_TASKS
         return True
 
     def find(self, task_id: str, *, thorough: bool = False) -> Record | None:
-        """Return the record of a task, or None; with `thorough`, parse the file in any case, and so see all damage."""
+        """Return the record of a task, or None; see `search` about `thorough`."""
         return next(iter(self.search(_has_id(task_id), task_id, thorough=thorough)), None)
 
     def records(self, statuses: Collection[str] = (), *, thorough: bool = False) -> list[Record]:
-        """Return the records, newest first; only those of some statuses if any are given."""
+        """Return the records with one of the statuses, or all records without any; the newest first."""
         if not statuses:
             return self.search(lambda _: True, thorough=True)
         return self.search(lambda record: record.get("status") in statuses, *statuses, thorough=thorough)
 
     def search(self, is_wanted: QueryLike, *words: str, whole: bool = True, thorough: bool = False) -> list[Record]:
-        """Return the wanted records, newest first; each has one of the words as its id or status.
+        """Return the wanted records, the newest first; each of them has one of the words as its id or status.
 
-        A word may be in another case and, unless `whole`, the beginning of an id. With `thorough`, the file is parsed
-        even if its index has none of the words.
+        The case of a word is ignored and, unless `whole`, it may be the beginning of an id. A `thorough` search parses
+        the file even if its index has none of the words, and so finds all damage.
         """
         end = '"' if whole else ""
         if not (thorough or any(self._may_hold(f'"{word}{end}') for word in words)):
@@ -123,13 +122,13 @@ class Segment(Storage):
         """Remove both files."""
         self.close()
         with writing_to(self._path):
-            # In this order: a previous generation without the file would be restored.
+            # The backup first: without the file, it would be restored.
             self._backup.unlink(missing_ok=True)
             self._path.unlink()
             sync(self._path.parent)
 
     def restore(self) -> None:
-        """Move damaged files aside, the previous generation too, and restore the segment from a good one."""
+        """Move both files aside if they are damaged, and restore the segment from an intact one."""
         with self.writing(), writing_to(self._path):
             self._move_damaged(self._backup)
 
@@ -150,7 +149,7 @@ class Segment(Storage):
 
     def _problem(self, path: Path) -> str | None:
         """Return the reason why one of the two files is damaged, or None; a missing file is not damaged."""
-        read = self._read_file if path == self._path else partial(_read_tables, path)
+        read = self._read_file if path == self._path else lambda: _read_tables(path)
         try:
             with suppress(FileNotFoundError):
                 read()
@@ -161,7 +160,7 @@ class Segment(Storage):
     # -- the file -------------------------------------------------------------------------------------------------
 
     def read(self) -> Tables:
-        """Return the tables of the file, if need be a moment later, or those of its previous generation."""
+        """Return the tables of the file or, if two attempts to read it fail, those of its previous generation."""
         problem: JournalDamaged | None = None
         for pause in (RETRY_PAUSE, 0.0):
             try:
@@ -184,7 +183,7 @@ class Segment(Storage):
         return tables
 
     def write(self, data: Tables) -> None:
-        """Replace the file; only the holder of its lock may call this."""
+        """Replace the file, and keep its previous generation; only the holder of the lock may call this."""
         records = data[TABLE].values()
         index = {
             "ids": [str(record.get("id")) for record in records],
@@ -200,61 +199,60 @@ class Segment(Storage):
         """Close the file that reading keeps open, and drop the parsed content."""
         if self._descriptor is not None:
             os.close(self._descriptor)
-        self._descriptor, self._identity, self._tables = None, (), {}
+        self._descriptor, self._identity, self._tables = None, (), None
 
     def __del__(self) -> None:
         self.close()
 
     @property
     def _table(self) -> Table:
-        return Table(self, TABLE, cache_size=0)  # without a memory, which would hide the writes of other processes
+        return Table(self, TABLE, cache_size=0)  # a cache would hide the writes of other processes
 
     def _may_hold(self, text: str) -> bool:
         """Check whether an id or a status may be this JSON, or begin with it, in any case.
 
-        A look into the index is a hundred times faster than parsing the file.
+        Reading the index of the file is a hundred times faster than parsing the file.
         """
-        with suppress(FileNotFoundError, JournalDamaged):  # reading tells
-            return self._is_current() or self._load(text.lower())  # no id and no status is escaped in JSON
-        return True
-
-    def _is_current(self) -> bool:
-        with reading_from(self._path):
-            return self._descriptor is not None and self._identity == _identity(self._path.lstat())
+        with suppress(FileNotFoundError), reading_from(self._path):
+            descriptor = self._open()
+            # JSON escapes no id and no status; the parsed content is searched as fast as the index.
+            return self._tables is not None or _index_may_hold(descriptor, text.lower().encode())
+        return True  # the previous generation may hold it
 
     def _read_file(self) -> Tables:
-        if not self._is_current():
-            self._load()
+        """Return the tables of the file; parse it only if it was replaced since it was parsed last."""
+        with reading_from(self._path):
+            descriptor = self._open()
+            if self._tables is None:
+                raw = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+                self._tables = _tables_in(raw, self._path)
         return self._tables
 
-    def _load(self, text: str | None = None) -> bool:
-        """Parse the file, unless its index shows that it does not hold a text."""
+    def _open(self) -> int:
+        """Return a descriptor of the file, a new one if the file was replaced."""
+        if self._descriptor is not None and self._identity == _identity(self._path.lstat()):
+            return self._descriptor
         self.close()
-        with reading_from(self._path), ExitStack() as unless_kept:
-            descriptor = open_private(self._path, os.O_RDONLY)
-            unless_kept.callback(os.close, descriptor)
-            if text is not None and not _index_may_hold(descriptor, text.encode()):
-                return False
-            raw = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-            self._keep(descriptor, _tables_in(raw, self._path))
-            unless_kept.pop_all()
-        return True
+        descriptor = open_private(self._path, os.O_RDONLY)
+        self._keep(descriptor, None)
+        return descriptor
 
-    def _keep(self, descriptor: int, tables: Tables) -> None:
+    def _keep(self, descriptor: int, tables: Tables | None) -> None:
         self._descriptor, self._identity, self._tables = descriptor, _identity(os.fstat(descriptor)), tables
 
 
 def _has_id(task_id: str) -> QueryLike:
-    # A plain function in place of TinyDB's `where`, which takes ten times as long a record.
+    # A plain function, since TinyDB's `where` takes ten times as long for each record.
     return lambda value: value.get("id") == task_id
 
 
 def _index_may_hold(descriptor: int, text: bytes) -> bool:
+    """Check whether the index of an open file holds a text in lower case; True if there is no whole index."""
     index, found, _ = os.pread(descriptor, INDEX_BYTES, 0).partition(_AFTER_INDEX)
     tail = os.pread(descriptor, len(_LAST), max(os.fstat(descriptor).st_size - len(_LAST), 0))
     if found and tail == _LAST and index.startswith(_FIRST):
         return text in index.lower()
-    return True  # cut off, overwritten, or not written by this tool: parsing it will tell
+    return True  # the file is cut off, overwritten, or not written by this tool, which parsing shows
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import json_option
 from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.damage import Damage, damaged_files, leftovers, repair_journal
+from upsert_cli.journal.damage import damaged_files, leftovers, repair_journal
+from upsert_cli.journal.task_damage import Damage
 from upsert_cli.owned_folders import Leftover
 from upsert_cli.text import safe
 
@@ -33,7 +34,7 @@ def check(session: Session, *, json: bool) -> None:
     without a task, and partial downloads in the model cache; `journal repair` removes them.
     """
     found = damaged_files(session.journal)
-    left = [*leftovers(session.journal), *leftovers_of_models()]
+    left = [*leftovers(session.journal, found), *leftovers_of_models()]
     if json:
         session.print_json(_as_json(session, found, left))
     elif found or left:
@@ -62,7 +63,7 @@ def repair(session: Session, *, json: bool) -> None:
     found = damaged_files(session.journal)
     if json:
         done = {"steps": [*map(session.terminal.printed.message, steps)]}
-        session.print_json(_as_json(session, found, leftovers(session.journal)) | done)
+        session.print_json(_as_json(session, found, leftovers(session.journal, found)) | done)
     else:
         for step in steps:
             click.echo(safe(session.terminal.printed.message(step)))

@@ -20,6 +20,7 @@ from upsert_cli.journal.damage import damaged_files, repair_journal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.task import TaskStatus
+from upsert_cli.journal.task_damage import damage_of_task
 
 DONE, FAILED, PENDING, PROCESSING = TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.PENDING, TaskStatus.PROCESSING
 COUNT = 3
@@ -233,3 +234,13 @@ def test_the_commands_name_the_damage(terminal: Terminal) -> None:
     journal.files("t").rejects.unlink()
     assert "restart t --from-start" in terminal.type("upsert-cli journal check", expect=1).stdout
     assert "restart t --from-start" in terminal.type("upsert-cli journal repair", expect=1).stdout
+
+
+def test_a_task_that_is_removed_during_a_check_has_no_damage(journal: Journal) -> None:
+    """A prune removes the record first, so a check may still find files of which some are gone."""
+    _end(journal, _begin(journal))
+    record = journal.table.find("t")
+    journal.files("t").rejects.write_bytes(b"")
+    assert damage_of_task(journal, record) is not None
+    journal.table.remove("t")
+    assert damage_of_task(journal, record) is None

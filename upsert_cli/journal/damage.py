@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from upsert_cli.errors import TaskRunning
+from upsert_cli.errors import TaskNotFound, TaskRunning
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.layout import valid_task_id
@@ -92,6 +92,8 @@ def _repair_task_files(journal: Journal) -> Iterator[str]:
                         step = now.repair()
             except TaskRunning as error:
                 step = str(error)
+            except TaskNotFound:
+                continue  # it was removed with its files
         yield step or f"{damage.path}: {damage.reason}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upsert_cli.atomic import move_aside
-from upsert_cli.errors import JournalDamaged
+from upsert_cli.errors import JournalDamaged, TaskNotFound
 from upsert_cli.journal.files import writing_to
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.layout import TaskFiles
@@ -56,11 +56,10 @@ class Damage:
 
 
 def damage_of_task(journal: Journal, record: Record) -> Damage | None:
-    """Return the damage to a task's files, if any, seen while the task did not change.
+    """Return the damage to a task's files, if any, seen while the task did not change; none if it was just removed.
 
     Raises:
         ValueError: The record is not that of a task.
-        TaskNotFound: The task was removed at this moment.
     """
     damage: Damage | None = None
     for _ in range(LOOKS):
@@ -69,7 +68,11 @@ def damage_of_task(journal: Journal, record: Record) -> Damage | None:
         checkpoint = read_checkpoint(files.progress)
         if (damage := _judge(task, files, checkpoint)) is None:
             break
-        before, record = record, journal.table.find(task.id)
+        before = record
+        try:
+            record = journal.table.find(task.id)
+        except TaskNotFound:
+            return None  # its files may be removed at this moment, too
         if record == before and read_checkpoint(files.progress) == checkpoint:
             break
     return damage

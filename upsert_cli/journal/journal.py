@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,7 +29,7 @@ class Journal:
     """All tasks of a journal folder; an object serves one thread."""
 
     def __init__(self, folder: Path) -> None:
-        """Touch nothing; the folder is made when the first task is created."""
+        """Read nothing yet; the folder is made when the first task is created."""
         self.folder = folder.absolute()
         self.layout = Layout(self.folder, warn=self._warn)
         self.table = TaskTable(self.folder, warn=self._warn)
@@ -50,24 +50,24 @@ class Journal:
         """Return a task; while it is being processed, with the progress of its last checkpoint.
 
         Raises:
-            TaskNotFound: There is no task of this id.
-            JournalDamaged: Its record makes no sense.
+            TaskNotFound: No task has this id.
+            JournalDamaged: The record of the task makes no sense.
         """
         self.layout.check_format()
         return self._current(self._recorded(task_id))
 
     def resolve(self, name: str) -> str:
-        """Return the id that a user means: an id, a prefix that only one id has, or `latest` for the newest task.
+        """Return the id that a user means by an id, a prefix that only one id has, or `latest` for the newest task.
 
         Raises:
-            TaskNotFound: No id begins like that, or a damaged file may hold that very id.
-            UsageFault: Several ids do.
+            TaskNotFound: No id has this prefix, or a damaged file may hold that very id.
+            UsageFault: Several ids have this prefix.
         """
         self.layout.check_format()
         return self.table.resolve(name)
 
     def with_runner(self, task: Task) -> Task:
-        """Return a task that was just found, with whether a process runs it; if it has just ended, as it ended."""
+        """Return a task that was just found, with `running` set; if it ended in this moment, as it ended."""
         if not task.status.is_final and self.is_running(task.id):
             return replace(task, running=True)
         return self.find(task.id) if task.has_died else task
@@ -75,7 +75,7 @@ class Journal:
     def list(
         self, *, offset: int = 0, limit: int = 100, statuses: Collection[str] = (), since: str | None = None
     ) -> Tasks:
-        """Return tasks, the newest first, like `find`; read no segment that is not needed for that.
+        """Return tasks, the newest first, like `find`; read only the segments that this needs.
 
         `statuses` may include `SHOWN_STATES`; without any, tasks of all states are returned. `since` is a time in UTC.
         """
@@ -117,7 +117,7 @@ class Journal:
     def create(self, task: Task, *, incoming: Path | None = None) -> Task:
         """Put a new task into the journal; it survives a power failure from then on.
 
-        The `incoming` folder, which holds the copies of streams, becomes the task's spool.
+        The folder `incoming`, with the copies of streams, becomes the task's spool.
 
         Raises:
             TaskExists: The id is taken.
@@ -128,17 +128,13 @@ class Journal:
                 raise TaskExists(task_id=task.id)
             with writing_to(files.progress):
                 files.progress.unlink(missing_ok=True)  # of a task that was lost with its segment
-            if incoming is not None:
-                from upsert_cli.journal.spool import move_to_spool  # late: light commands create no task
+            with ExitStack() as stack:
+                if incoming is not None:
+                    from upsert_cli.journal.spool import moved_to_spool  # late: light commands create no task
 
-                move_to_spool(incoming, files.spool)
-            try:
+                    moved = moved_to_spool(incoming, files.spool, is_created=lambda: self.table.is_taken(task.id))
+                    stack.enter_context(moved)
                 self.table.append(task.id, task.as_record())
-            except BaseException:
-                if incoming is not None and not self.table.is_taken(task.id):
-                    with suppress(OSError):  # the first error is the one that counts
-                        files.spool.rename(incoming)
-                raise
         return task
 
     def change(
@@ -150,14 +146,14 @@ class Journal:
         heeds_cancel: bool = False,
         **fields: object,
     ) -> Task:
-        """Move a task into another state if it is in an expected one, with its last checkpoint, as one operation.
+        """Move a task from an expected state into another one, with its last checkpoint, as one operation.
 
-        Other `fields` of the task override the checkpoint. With `heeds_cancel`, a task is canceled instead if somebody
-        has asked its runner for that.
+        The given `fields` override those of the checkpoint. With `heeds_cancel`, the task is canceled instead if its
+        runner was asked to stop.
 
         Raises:
-            TaskNotFound: There is no task of this id.
-            WrongStatus: It is in another state.
+            TaskNotFound: No task has this id.
+            WrongStatus: The task is in another state.
         """
         self.layout.check_format()
         with self.table.changing(task_id) as (file, record):
@@ -174,44 +170,39 @@ class Journal:
         return task
 
     def unfinished_in(self, chroma: str, *, collection: str) -> Tasks:
-        """Return the tasks that are to continue in a collection."""
+        """Return the tasks that have loaded rows into a collection and are not done."""
         tasks = [task for task in self.newest_first() if (task.chroma, task.collection) == (chroma, collection)]
         return [task for task in tasks if task.rows and task.status is not TaskStatus.DONE]
 
     def bring_back(self, task: Task) -> bool:
-        """Restore the record that damage cost a task; only the holder of its claim may call this.
+        """Restore a task's record, which was lost by damage; return False if the id stands for another task by now.
 
-        Returns:
-            Whether that was possible; it is not if the id stands for another task by now.
+        Only the holder of the task's claim may call this.
         """
         with self.layout.allocation():
-            done = self.table.bring_back(task.as_record())
-        if done:
+            is_back = self.table.bring_back(task.as_record())
+        if is_back:
             self._warn(f"damage to the journal had hidden that task {task.id} is running; its runner corrected that")
-        return done
+        return is_back
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _current(self, task: Task) -> Task:
         """Return a task with the progress of its last checkpoint if it is being processed, and with whole rejects."""
-        is_processing = task.status is TaskStatus.PROCESSING
-        if not (is_processing or task.has_cut_items):
-            return task
-        checkpoint = read_checkpoint(self.files(task.id).progress)
-        if is_processing:
-            if checkpoint is not None:
+        if task.status is TaskStatus.PROCESSING:
+            if (checkpoint := read_checkpoint(self.files(task.id).progress)) is not None:
                 return self._with_progress(task, checkpoint)
-            # It may be done by now: its progress file goes right after its record was changed.
-            task = self._recorded(task.id)
+            task = self._recorded(task.id)  # a task that is done by now has no progress file any more
         if task.has_cut_items and task.status.is_final:
+            checkpoint = read_checkpoint(self.files(task.id).progress)
             return replace(task, failed_items=self._first_rejects(task, checkpoint) or task.failed_items)
         return task
 
     def _with_progress(self, task: Task, checkpoint: Checkpoint) -> Task:
         changes = checkpoint.fields_of_task | {
-            "load_seconds": max(task.load_seconds, checkpoint.seconds),  # a failed attempt ends after its checkpoint
+            "load_seconds": max(task.load_seconds, checkpoint.seconds),  # an attempt fails after its last checkpoint
             "failed_items": self._first_rejects(task, checkpoint),
-            # A checkpoint that is older than the record belongs to an earlier attempt.
+            # The record is newer than a checkpoint of an earlier attempt.
             "updated_at": max(task.updated_at, checkpoint.saved_at or task.updated_at),
         }
         return replace(task, **changes)
@@ -241,16 +232,16 @@ class Journal:
                 self._warn(str(error))
 
     def _warn(self, message: str) -> None:
-        if message not in self.warnings:  # once, however often the same file is looked at
+        if message not in self.warnings:  # the same file may be read many times
             self.warnings.append(message)
 
 
 def _created_since(tasks: Iterator[Task], since: str) -> Iterator[Task]:
-    """Yield the tasks of a newest-first sequence that are not older; stop well after the last of them."""
+    """Yield the tasks that are not older than a time, from a sequence of tasks with the newest first."""
     older = 0
     for task in tasks:
         older = older + 1 if task.created_at < since else 0
         if not older:
             yield task
-        elif older > SEGMENT_TASKS:  # not at the first one, since clocks are set back, and tasks are brought back
+        elif older > SEGMENT_TASKS:  # not at the first older task: clocks are set back, and tasks are brought back
             return

@@ -1,4 +1,7 @@
-"""Standard input, kept so that a restart can read it again: in a private folder, later renamed to that of its task."""
+"""Copies of streams such as standard input, so that a restart can read them again.
+
+Streams are read before there is a task, into a private folder, which becomes the task's spool when the task is created.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import select
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,12 +62,23 @@ class Incoming:
         self.close()
 
 
-def move_to_spool(incoming: Path, spool: Path) -> None:
-    """Rename an incoming folder to the spool of a task that is about to be created, under the allocation lock."""
+@contextmanager
+def moved_to_spool(incoming: Path, spool: Path, *, is_created: Callable[[], bool]) -> Iterator[None]:
+    """Rename an incoming folder to the spool of the task that the block creates, and back if the block fails.
+
+    Only the holder of the allocation lock may call this.
+    """
     with writing_to(spool):
-        if spool.exists():  # left by a process that was killed before there was a task
+        if spool.exists():  # left by a process that was killed before it created its task
             spool.rename(_new_incoming(spool.parent))
         incoming.rename(spool)
+    try:
+        yield
+    except BaseException:
+        if not is_created():
+            with suppress(OSError):  # the first error is the one that counts
+                spool.rename(incoming)
+        raise
 
 
 def spool(
@@ -74,18 +89,18 @@ def spool(
     most: int | None = None,
     end_in: Callable[[Iterator[bytes]], int | None] | None = None,
 ) -> None:
-    """Copy a stream into a file that only its owner can read, whole or not at all.
+    """Copy a stream into a private file, whole or not at all.
 
     Args:
         stream: Read to its end, unless a limit comes first.
         path: The file.
-        name: Of the stream, in messages.
-        most: Bytes to copy, or None.
-        end_in: Takes the pieces that it needs, and returns how many bytes to keep, or None for all of these pieces;
-            what follows is not waited for.
+        name: The stream's name in messages.
+        most: The limit in bytes, if any.
+        end_in: Takes as many pieces as it needs, and returns the number of bytes to keep, or None for all of these
+            pieces; the rest of the stream is not read.
 
     Raises:
-        SourceUnreadable: The stream, which the user knows by `name`, cannot be read.
+        SourceUnreadable: The stream cannot be read.
         UpsertCliError: The file cannot be written, for example for lack of space.
     """
     try:
@@ -104,7 +119,7 @@ def spool(
 
 
 def spool_leftovers(spool: Path, *, is_kept: Callable[[str], bool]) -> list[Leftover]:
-    """Return the spools of processes that were killed before there was a task; `is_kept` takes a task's id."""
+    """Return the spools of processes that were killed before they created a task; `is_kept` takes a task's id."""
     if not spool.is_dir():
         return []
     folders = sorted(spool.iterdir())
@@ -118,7 +133,7 @@ def _new_incoming(spool: Path) -> Path:
 
 
 def _copied(pieces: Iterator[bytes], descriptor: int, *, most: int | None) -> Iterator[bytes]:
-    """Yield pieces after they are written to a file, up to a number of bytes."""
+    """Write pieces to a file, up to a number of bytes, and yield each of them."""
     for piece in pieces:
         write_all(descriptor, piece if most is None else piece[:most])
         yield piece
@@ -127,7 +142,7 @@ def _copied(pieces: Iterator[bytes], descriptor: int, *, most: int | None) -> It
 
 
 def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[bytes]:
-    """Yield the content of a stream; unless it `waits`, a chunk has only the bytes that are there."""
+    """Yield the content of a stream; unless it `waits`, each chunk has only the bytes that have arrived."""
     read = stream.read1 if isinstance(stream, io.BufferedReader) and not waits else stream.read
     while True:
         try:

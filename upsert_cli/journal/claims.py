@@ -1,4 +1,4 @@
-"""The claim of a task: the right to run it, which one process has at a time, and what takes that right."""
+"""The claim of a task: the right to run it, which one process has at a time."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Claim:
-    """The right to run a task, until it is released or this process ends; changes no state by itself."""
+    """The right to run a task, until it is released or this process ends; it changes no state by itself."""
 
     def __init__(self, journal: Journal, task_id: str, lease: Lease) -> None:
-        """Take over a lease; use `take`."""
+        """Take over a lease; callers use `take`."""
         self.task_id = task_id
         self.lease = lease
         self.files = journal.files(task_id)
@@ -48,8 +48,8 @@ class Claim:
         """Take the right to run a task.
 
         Raises:
-            TaskNotFound: There is no task of this id.
-            TaskRunning: Another process has it.
+            TaskNotFound: No task has this id.
+            TaskRunning: Another process runs the task.
         """
         journal.layout.check_format()
         journal.table.find(task_id)
@@ -66,16 +66,16 @@ class Claim:
         if self._released:
             return
         self._released = True
-        # Only while it is held, or it might be another process's. A process that waits for its lock notices.
-        with suppress(OSError):  # a file that stays is in nobody's way
+        # While the lock is held, or the file might be another process's; a process that waits for it notices.
+        with suppress(OSError):  # a file that stays does no harm
             self.files.lease.unlink()
         self.lease.release()
 
     def begin(self) -> Task:
-        """Set the task, which is pending, to processing, and return it.
+        """Set the pending task to processing, and return it.
 
         Raises:
-            Canceled: It was canceled a moment ago.
+            Canceled: The task was canceled a moment ago.
         """
         begun: dict[str, Any] = {"started_at": utc_now(), "detail": None, "failed_items": ()}
         try:
@@ -90,7 +90,7 @@ class Claim:
         return self._journal.find(self.task_id)
 
     def taken_over(self) -> Task:
-        """Return the task that this process now has; it is canceled if its runner died before it saw that wish."""
+        """Return the task; cancel it first if its runner died before it saw the request."""
         task = self.task()
         if task.status is TaskStatus.PROCESSING and task.cancel_requested:
             return self.finish(TaskStatus.CANCELED, detail=str(Canceled(task_id=task.id)))
@@ -111,12 +111,12 @@ class Claim:
         )
 
     def checkpoint(self) -> Checkpoint | None:
-        """Return where to continue, or None to begin at the start; rows that are repeated change nothing."""
+        """Return the checkpoint to continue at, or None to begin at the start; repeated rows change nothing."""
         found = read_checkpoint(self.files.progress)
         return found if found is not None and self._has_rejects_of(found) else None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint, which also moves the time at which the task was updated."""
+        """Replace the checkpoint, and with it the time at which the task was updated."""
         write_checkpoint(self.files.progress, replace(checkpoint, saved_at=utc_now()))
 
     def drop_checkpoint(self) -> None:
@@ -124,18 +124,18 @@ class Claim:
         remove(self.files.of_attempt)
 
     def receipts(self) -> Receipts:
-        """Open the receipts of the units that are done, for a task that is loaded in units."""
+        """Open the receipts of a task that is loaded in units."""
         from upsert_cli.journal.receipts import Receipts
 
         return Receipts.open_at(self.files.receipts)
 
     def retry_rejects(self, task: Task, start: dict[str, Any]) -> None:
-        """Make the next attempt read only the rejected rows, or continue such an attempt that was interrupted.
+        """Make the next attempt read only the rejected rows, or continue an interrupted attempt of that kind.
 
         All rows of the task were read, and some were rejected. `start` is the position at which its sources begin.
 
         Raises:
-            UpsertCliError: The rejects file does not hold all rejects that the task counts.
+            UpsertCliError: The rejects file lacks rejects that the task counts.
         """
         rejects, retry = self.files.rejects, self.files.retry
         found = None if task.status is TaskStatus.DONE else self.checkpoint()
@@ -143,7 +143,7 @@ class Claim:
             return
         length = None if found is None else found.rejects_bytes
         if count_rejects(rejects, length=length) == task.counts.failed:
-            # Renamed before there is a checkpoint that says so: a crash in between leaves the second case.
+            # Renamed before the checkpoint is saved: after a crash in between, the retry file has all of them.
             JsonLines.open_at(rejects, file_size(rejects) if length is None else length).close()
             with writing_to(retry):
                 rejects.replace(retry)
@@ -162,11 +162,11 @@ class Claim:
         )
 
     def cancel_requested(self) -> bool:
-        """Check whether somebody asked for the end of this task; cheap enough to be polled."""
-        # A journal that cannot be read at this moment is no reason to stop a load; the end of the load will tell.
+        """Check whether the task is to be canceled; cheap enough to be polled."""
+        # A journal that cannot be read at this moment does not stop a load; the end of the load reports it.
         with suppress(JournalDamaged, JournalUnreadable, TaskNotFound):
             record = self._journal.table.find(self.task_id)  # a stat, unless the segment changed
-            # After damage, a task may look as if nobody ran it, and then it is canceled at once.
+            # After damage to the journal, the task may look as if nobody ran it, and is then canceled at once.
             is_canceled = record.get("status") == TaskStatus.CANCELED
             self._cancel_requested = is_canceled or record.get("cancel_requested") is True
         return self._cancel_requested
@@ -174,14 +174,14 @@ class Claim:
     def finish(
         self, status: TaskStatus, *, checkpoint: Checkpoint | None = None, begun: Task | None = None, **fields: object
     ) -> Task:
-        """Write into the task's record how this attempt ended, and return the task.
+        """Record the end of this attempt, and return the task.
 
-        The checkpoint stays, unless the task is done, since a failed or canceled task is restarted from there.
+        The checkpoint stays unless the task is done, so that a restart continues there.
 
         Args:
             status: `done`, `failed`, `canceled` or `refused`; or `pending`, for another attempt.
-            checkpoint: The last one, whose rows and counts the record gets; None leaves the saved one.
-            begun: The task as this attempt began it, in case the journal has been damaged since.
+            checkpoint: The last one, whose rows and counts the record gets; None for the saved one.
+            begun: The task as this attempt began it, in case the journal was damaged since.
             **fields: Other fields of the task to set.
         """
         if checkpoint is not None:
@@ -197,28 +197,28 @@ class Claim:
         try:
             task = change()
         except (TaskNotFound, WrongStatus):
-            # Nobody else may end it, so the journal was damaged, and the record that was restored is older.
+            # No other process may end the task, so the journal was damaged, and an older record was restored.
             if begun is None or not self._journal.bring_back(begun):
                 raise
             task = change()
         if status is TaskStatus.DONE:
-            with suppress(JournalUnwritable):  # the next attempt drops the rest
+            with suppress(JournalUnwritable):  # the next attempt drops the files that are left
                 self.drop_checkpoint()
         return task
 
     def withdraw(self) -> None:
-        """Take the task out of the journal with all its files, as if it had never been created."""
+        """Remove the task from the journal with all its files, as if it had never been created."""
         self._journal.table.remove(self.task_id)
         remove(path for path in self.files.all if path != self.files.lease)
 
     def _has_rejects_of(self, checkpoint: Checkpoint) -> bool:
-        """Check that all rejects that a checkpoint counts are there; the task could never be done without them."""
-        # Neither file is forced to the disk at once: after a power failure, rejects may be gone.
+        """Check that the rejects file has all rejects that a checkpoint counts; without them, no task can be done."""
+        # Neither file is forced to the disk at once, so a power failure may cost rejects.
         try:
             count, size = rejects_extent(self.files.rejects, length=checkpoint.rejects_bytes)
         except JournalDamaged:
             return False
-        # In a retry, the other counted rejects wait in a file of their own.
+        # In a retry, the other counted rejects are in the retry file.
         is_all = checkpoint.retried is not None or count == checkpoint.counts.failed
         return is_all and size == checkpoint.rejects_bytes
 
@@ -230,11 +230,11 @@ class Claim:
 
 
 def request_cancel(journal: Journal, task_id: str) -> Task:
-    """Cancel a task that nobody runs, at once, or ask its runner to; return a canceled one unchanged.
+    """Cancel a task at once if no process runs it, or else ask its runner to stop; return the task.
 
     Raises:
-        TaskNotFound: There is no task of this id.
-        WrongStatus: It has ended otherwise.
+        TaskNotFound: No task has this id.
+        WrongStatus: The task has ended, and was not canceled.
     """
     while True:
         task = journal.find(task_id)
@@ -243,17 +243,17 @@ def request_cancel(journal: Journal, task_id: str) -> Task:
         if task.status.is_final:
             wanted = (TaskStatus.PENDING, TaskStatus.PROCESSING)
             raise WrongStatus(task_id=task_id, status=task.status, wanted=wanted)
-        with suppress(TaskRunning, WrongStatus):  # it was started, or ended, at this moment
-            return _canceled(journal, task)
+        with suppress(TaskRunning, WrongStatus):  # the task was started, or ended, at this moment
+            return _cancel(journal, task)
 
 
-def _canceled(journal: Journal, task: Task) -> Task:
+def _cancel(journal: Journal, task: Task) -> Task:
     pending, processing = (TaskStatus.PENDING,), (TaskStatus.PROCESSING,)
     if task.status is TaskStatus.PENDING:
         return journal.change(task.id, TaskStatus.CANCELED, expect=pending)
     if journal.is_running(task.id):
         return journal.change(task.id, TaskStatus.PROCESSING, expect=processing, cancel_requested=True)
-    with Claim.take(journal, task.id):  # so that no new runner starts before the change
+    with Claim.take(journal, task.id):  # so that no process starts the task before the change
         return journal.change(task.id, TaskStatus.CANCELED, expect=processing)
 
 

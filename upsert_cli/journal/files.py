@@ -1,4 +1,4 @@
-"""How the files of a journal are read, written, locked and removed; errors of the system name the file and a remedy."""
+"""Reading, writing, locking and removing files of a journal, with errors that name the file and a remedy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from upsert_cli.atomic import make_folder, open_private, read_whole, replace_fil
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable, UpsertCliError, reason_of
 from upsert_cli.locks import lock_within
 
-LOCK_SECONDS = 30.0  # seconds to wait for a lock that is held for milliseconds; longer means a suspended process
+LOCK_SECONDS = 30.0  # seconds to wait for a lock that is held for milliseconds, unless its holder is suspended
 
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn an error of the system while `path` is written into one that names the file and a remedy."""
+    """Turn an operating system error in the block, which writes to `path`, into `JournalUnwritable`."""
     try:
         yield
     except OSError as error:
@@ -28,11 +28,11 @@ def writing_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading_from(path: Path) -> Iterator[None]:
-    """Turn an error of the system while `path` is read into one that names the file; let a missing file pass."""
+    """Turn an operating system error in the block, which reads `path`, into `JournalUnreadable`."""
     try:
         yield
     except FileNotFoundError:
-        raise
+        raise  # the caller knows what a missing file means
     except OSError as error:
         raise JournalUnreadable(path=str(error.filename or path), reason=_reason(error)) from error
 
@@ -45,7 +45,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: object, *, durable: bool) -> None:
-    """Replace a JSON file in a folder that exists, whole or not at all; see `replacing`."""
+    """Replace a JSON file, whole or not at all; its folder has to exist. See `replacing` about `durable`."""
     with writing_to(path):
         replace_file(path, json.dumps(value).encode("ascii"), durable=durable)
 
@@ -58,7 +58,7 @@ def open_or_create(path: Path) -> int:
 
 
 def drop_note(path: Path) -> None:
-    """Remove the note of a change in several steps; the change is complete from then on, also after a power failure."""
+    """Remove the note about a change that had several steps, which is complete now, also after a power failure."""
     with writing_to(path), suppress(FileNotFoundError):
         path.unlink()
         sync(path.parent)
@@ -66,10 +66,10 @@ def drop_note(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that is meant for milliseconds. Its file is never removed, since others may be about to lock it.
+    """Hold a lock for milliseconds. Its file is never removed, since other processes may be about to lock it.
 
     Raises:
-        UpsertCliError: Another process does not release it.
+        UpsertCliError: Another process does not release the lock.
     """
     descriptor = open_or_create(path)
     try:
@@ -92,7 +92,7 @@ def _reason(error: OSError) -> str:
 
 
 def remove(paths: Iterable[Path], *, until: float | None = None) -> None:
-    """Remove files and folders; with `until`, only those that were last written up to that moment."""
+    """Remove files and folders; with `until`, only those that were not written after that moment."""
     for path in paths:
         with writing_to(path), suppress(FileNotFoundError):
             if until is not None and written_at(path) > until:
@@ -107,6 +107,6 @@ def remove(paths: Iterable[Path], *, until: float | None = None) -> None:
 
 def written_at(path: Path) -> float:
     """Return when a file was last written, or the newest file in a folder, in seconds since 1970."""
-    # A folder's own time also moves when a file in it is removed.
+    # Not the folder's own time, which also changes when a file in the folder is removed.
     files = path.iterdir() if path.is_dir() else iter([path])
     return max((file.lstat().st_mtime for file in files), default=0.0)

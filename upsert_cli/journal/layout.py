@@ -1,4 +1,4 @@
-"""The layout of a journal's folder: its format, the paths of its files, and the names that ids can have."""
+"""The layout of a journal's folder: its format, the paths of its files, and the ids that name them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upsert_cli.journal.files import locked, read_json, reading_from, write_json
 
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters that all look different
 ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuses one that is taken
-LATEST = "latest"  # stands for the newest task on the command line, and so is not a task id
+LATEST = "latest"  # stands for the newest task on the command line, so no task has this id
 FORMAT = 1
 MIGRATIONS: dict[int, Callable[[Path], None]] = {}
 """The steps from one format to the next, by the older one; each may be repeated after a crash."""
@@ -57,13 +57,13 @@ def valid_task_id(text: str) -> bool:
 
 
 class TaskFiles:
-    """The paths of the files that go with a task; they may not exist."""
+    """The paths of the files that go with a task, whether they exist or not."""
 
     def __init__(self, folder: Path, task_id: str) -> None:
-        """Touch nothing.
+        """Compute the paths below a journal's folder.
 
         Raises:
-            UsageFault: The id has characters that no task id can have.
+            UsageFault: This cannot be a task id.
         """
         if not valid_task_id(task_id):
             raise UsageFault(
@@ -81,14 +81,14 @@ class TaskFiles:
         """An SQLite file with the units that are done, for a task that is loaded in units."""
 
         self.receipts_journal = active / f"{task_id}.units-journal"
-        """SQLite may leave it next to the receipts after a crash."""
+        """The file that SQLite may leave next to the receipts after a crash."""
 
         self.missing = active / f"{task_id}.missing"
-        """The list of the records that the task deletes at its end."""
+        """The list of the records to delete at the end of the task."""
 
         self.rejects = rejects / f"{task_id}.jsonl"
         self.retry = rejects / f"{task_id}~retry.jsonl"
-        """The rejects that an attempt retries, until it is done; no task id makes such a name."""
+        """The rejects that an attempt retries, until it is done; no task id has a tilde."""
 
         self.timeline = folder / "courses" / f"{task_id}.json"
         self.spool = folder / "spool" / task_id
@@ -109,7 +109,7 @@ class Layout:
     """The folder of a journal: its paths and its format."""
 
     def __init__(self, folder: Path, *, warn: Callable[[str], None]) -> None:
-        """Touch nothing; `warn` is called with damage that is found, and how it is handled."""
+        """Read nothing yet; `warn` is called with damage that is found, and how it was handled."""
         self.folder = folder
         self._warn = warn
         self.meta = folder / "meta.json"
@@ -129,10 +129,13 @@ class Layout:
 
     @contextmanager
     def allocation(self) -> Iterator[None]:
-        """Hold the lock under which tasks are created and removed, in a complete folder of this version's format."""
-        self.read_format()  # nothing is written into a journal of a newer format
+        """Hold the lock under which tasks are created and removed.
+
+        Before the block begins, the folder is completed and brought to this version's format.
+        """
+        self.read_format()  # raises before anything is written into a journal of a newer format
         with writing_to(self.folder):
-            make_folder(self.folder.resolve())  # the folder itself may be a link if its owner wants that
+            make_folder(self.folder.resolve())  # the user may have made a link of the folder itself
             for name in ("locks", "active", "rejects", "courses", "spool"):
                 make_folder(self.folder / name)
         with locked(self.folder / "locks" / "allocation.lock"):
@@ -141,17 +144,17 @@ class Layout:
             yield
 
     def check_format(self) -> None:
-        """Refuse a journal of a newer format, and bring one of an older format up to date."""
+        """Raise for a journal of a newer format, and migrate one of an older format."""
         found = self.read_format()
         if found is not None and found < FORMAT:
             with self.allocation():
                 return
 
     def read_format(self) -> int | None:
-        """Return the format of the journal; None if nothing says it.
+        """Return the format of the journal; None if its folder does not state one.
 
         Raises:
-            UpsertCliError: It is newer than the newest that this version knows.
+            UpsertCliError: The format is newer than this version.
         """
         match read_json(self.meta):
             case {"format": int(found)} if found > FORMAT:
@@ -181,12 +184,12 @@ class Layout:
 
 
 def segment_numbers(folder: Path) -> list[int]:
-    """Return the numbers of the segments that can be read, newest first; empty if there is no journal."""
+    """Return the numbers of the segments, the newest first; none if there is no journal."""
     return sorted({number for number, suffix in _names(folder) if suffix in _READABLE}, reverse=True)
 
 
 def next_number(folder: Path) -> int:
-    """Return the number of the newest segment, or the one after it if that was moved aside."""
+    """Return the number of the newest segment, or the next number if that segment was moved aside."""
     names = _names(folder)
     newest = max((number for number, _ in names), default=0)
     moved = any(number == newest and ".damaged-" in suffix for number, suffix in names)
@@ -195,7 +198,7 @@ def next_number(folder: Path) -> int:
 
 
 def number_of(path: Path) -> int | None:
-    """Return the number of the segment that a file is or was of; None if it is not of a segment."""
+    """Return the number in the name of a segment's file, also of one that was moved aside; None for other files."""
     match = _SEGMENT.fullmatch(path.name)
     return int(match[1]) if match else None
 

@@ -1,4 +1,4 @@
-"""The records of all tasks, in segments; only a few of these are open at a time."""
+"""The records of all tasks, in segments, of which only a few are open at a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from upsert_cli.errors import JournalDamaged, TaskNotFound, UsageFault
 from upsert_cli.journal.layout import LATEST, next_number, segment_numbers, valid_task_id
 from upsert_cli.journal.segments import Record, Segment
 
-NAMED_CANDIDATES = 10  # ids that the message about an ambiguous prefix names
+NAMED_CANDIDATES = 10  # ids in the message about an ambiguous prefix
 OPEN_SEGMENTS = 4  # segments whose parsed content is kept, about 2 MB each
-FOLDS_CASE = sys.platform in ("darwin", "win32")  # where a.lease and A.lease are one file
-THOROUGH = 4  # newest segments that are parsed before an id is called unknown, so that no damage there hides a task
+FOLDS_CASE = sys.platform in ("darwin", "win32")  # a.lease and A.lease are one file there
+THOROUGH = 4  # newest segments, which are parsed before an id is called unknown: damage there would hide a task
 
 
 class TaskTable:
-    """The records of all tasks."""
+    """The table of all tasks, which is divided into segments."""
 
     def __init__(self, folder: Path, *, warn: Callable[[str], None]) -> None:
-        """Touch nothing."""
+        """Read nothing yet; `warn` is called with each damage that is found, and how it was handled."""
         self._folder = folder
         self._warn = warn
         self._open: dict[int, Segment] = {}
@@ -35,7 +35,7 @@ class TaskTable:
         """Return the record of a task.
 
         Raises:
-            TaskNotFound: There is no task of this id in the readable segments.
+            TaskNotFound: No readable segment has a task of this id.
         """
         unreadable: set[int] = set()
         for number, thorough in self._search_order(task_id):
@@ -47,12 +47,7 @@ class TaskTable:
         raise self._not_found(task_id, unreadable=len(unreadable))
 
     def resolve(self, name: str) -> str:
-        """Return an id for itself, for a prefix that only it has, or for `latest` if it is of the newest task.
-
-        Raises:
-            TaskNotFound: No id begins like that, or a damaged segment may hold that very id.
-            UsageFault: Several ids do.
-        """
+        """Return the id that a name stands for; see `Journal.resolve`."""
         try:
             self.find(name)
         except TaskNotFound as error:
@@ -65,17 +60,17 @@ class TaskTable:
         return name
 
     def newest_first(self, *statuses: str) -> Iterator[Record]:
-        """Yield the records of some statuses, or of all; read a segment only when its turn has come."""
+        """Yield the records with one of the statuses, or all without any; read a segment only when it is its turn."""
         for position, number in enumerate(segment_numbers(self._folder)):
             yield from self._records(number, statuses, thorough=position < THOROUGH)
 
     def oldest_first(self, *statuses: str) -> Iterator[Record]:
-        """Yield the records of some statuses, and parse only the segments that have such."""
+        """Yield the records with one of the statuses; parse only the segments that hold any."""
         for number in reversed(segment_numbers(self._folder)):
             yield from reversed(self._records(number, statuses, thorough=False))
 
     def is_taken(self, task_id: str) -> bool:
-        """Check whether a task has this id; where the file system ignores case, also an id that is spelled alike."""
+        """Check whether a task has this id or, where the file system ignores case, one that differs in case alone."""
         spelled: Callable[[str], str] = str.lower if FOLDS_CASE else str
 
         def is_alike(value: Mapping[str, Any]) -> bool:
@@ -88,7 +83,7 @@ class TaskTable:
         return False
 
     def problems(self) -> Iterator[tuple[Path, str]]:
-        """Yield the damaged files of all segments, each with the reason why it is damaged."""
+        """Yield each damaged file of all segments, with the reason why it is damaged."""
         for number in segment_numbers(self._folder):
             with self._reading(number) as segment:
                 yield from segment.problems()
@@ -102,10 +97,10 @@ class TaskTable:
 
     @contextmanager
     def changing(self, task_id: str) -> Iterator[tuple[Segment, Record]]:
-        """Hold the lock of a task's segment and yield it with the task's record.
+        """Hold the lock of a task's segment, and yield the segment and the task's record.
 
         Raises:
-            TaskNotFound: There is no task of this id, or no longer.
+            TaskNotFound: No task has this id, or no longer.
         """
         self.find(task_id)
         with self._segment(self._numbers[task_id]).writing() as segment:
@@ -117,7 +112,7 @@ class TaskTable:
         """Remove a record.
 
         Raises:
-            TaskNotFound: There is no task of this id.
+            TaskNotFound: No task has this id.
         """
         with self.changing(task_id) as (segment, _):
             segment.remove(task_id)
@@ -142,9 +137,9 @@ class TaskTable:
     def remove_some(
         self, number: int, is_wanted: Callable[[Record], bool], *, before: Callable[[list[str]], None]
     ) -> list[str]:
-        """Remove records from a segment, all or none, and the segment with them if it is empty then; return their ids.
+        """Remove the wanted records of a segment, all or none, and return their ids.
 
-        `before` is called with the ids before anything is changed.
+        `before` is called with the ids before anything is removed. A segment that is empty then is removed, too.
         """
         with self._segment(number).writing() as segment:
             records = segment.records()
@@ -161,16 +156,16 @@ class TaskTable:
         return ids
 
     def restore(self) -> None:
-        """Move damaged files aside, and restore each segment that has a good previous generation."""
+        """Move damaged files aside, and restore each segment whose previous generation is intact."""
         for number in segment_numbers(self._folder):
             with self._reading(number) as segment:
                 segment.restore()
 
     def put_back(self, number: int, records: Sequence[Record]) -> tuple[list[str], list[str]]:
-        """Return records of different tasks to their segment, unless the journal has them in that or a newer state.
+        """Put records of different tasks back, unless the journal has them in that state or a newer one.
 
         Returns:
-            The ids of the added records, and of those that were brought to a newer state.
+            The ids of the records that were added to the segment, and of those that were brought to a newer state.
         """
         known = {record["id"] for record in records if self.is_taken(record["id"])}
         missing = [record for record in records if record["id"] not in known]
@@ -184,6 +179,7 @@ class TaskTable:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _candidates(self, name: str) -> Iterator[str]:
+        """Yield the ids that begin with a name, or the newest id for `latest`."""
         if name == LATEST:
             yield from itertools.islice((str(record.get("id")) for record in self.newest_first()), 1)
             return
@@ -193,29 +189,30 @@ class TaskTable:
                 yield from (str(record["id"]) for record in found)
 
     def _records(self, number: int, statuses: Sequence[str], *, thorough: bool) -> list[Record]:
-        records: list[Record] = []
+        records: list[Record] = []  # of an unreadable segment
         with self._reading(number) as segment:
             records = segment.records(statuses, thorough=thorough)
         return records
 
     def _update_if(self, record: Record, is_due: Callable[[Record, Record], bool]) -> bool:
-        """Update a record if that is due, given the present and the new one."""
+        """Replace the record of the same id if `is_due` says so, given the present record and the new one."""
         with suppress(TaskNotFound), self.changing(record["id"]) as (segment, present):
             if is_due(present, record):
                 segment.update(record)
                 return True
-        return False  # also if only case tells the ids apart, on a file system that ignores it
+        return False  # also if the ids differ in case alone, on a file system that ignores case
 
     def _number_with_room(self) -> int:
+        """Return the number of the newest segment, or the next number if that segment is full."""
         newest = next_number(self._folder)
         with self._segment(newest).writing() as segment:
             has_room = segment.has_room
-        # Looked up again: if a damaged segment was just moved aside, its number is used up.
+        # Once more, since the number of a damaged segment that was just moved aside is not used again.
         number = next_number(self._folder)
         return number if has_room or number != newest else number + 1
 
     def _search_order(self, task_id: str) -> Iterator[tuple[int, bool]]:
-        """Yield the numbers of the segments in which to look, and whether to look thoroughly."""
+        """Yield the numbers of the segments to search, each with whether to search it thoroughly."""
         if not valid_task_id(task_id):
             return
         if (known := self._numbers.get(task_id)) is not None:
@@ -226,9 +223,9 @@ class TaskTable:
 
     @contextmanager
     def _reading(self, number: int, unreadable: set[int] | None = None) -> Iterator[Segment]:
-        """Yield a segment and close it afterwards unless it is kept, so that a search does not fill the memory.
+        """Yield a segment, and close it afterwards unless it is kept, so that a search does not fill the memory.
 
-        Damage that makes it unreadable ends the block with a warning, and adds its number to `unreadable`.
+        If the segment is too damaged to be read, the block ends with a warning, and `unreadable` gets its number.
         """
         segment = self._open.get(number) or Segment(self._folder, number, warn=self._warn)
         try:
@@ -242,6 +239,7 @@ class TaskTable:
                 segment.close()
 
     def _segment(self, number: int) -> Segment:
+        """Return a segment that is kept open for the next call."""
         segment = self._open.get(number) or Segment(self._folder, number, warn=self._warn)
         self._keep(number, segment)
         return segment

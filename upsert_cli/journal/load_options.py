@@ -90,8 +90,8 @@ class LoadOptions:
     scope: str | None = option(
         "Name these records as a set for --delete-missing.", decides=True, metavar="NAME", usually="from the sources"
     )
-    """The scope that the records belong to, or None. A task that deletes always has one, derived from its sources
-    unless the user named it."""
+    """The scope of the records, if any. A task that deletes has always a scope, derived from its sources unless the
+    user names one."""
 
     delete_missing: bool = option(
         "After a load without rejects, delete the scope's records that the sources no longer have.", False, decides=True
@@ -119,7 +119,7 @@ class LoadOptions:
     passage_prefix: str | None = option(
         "Embed this before each document; not stored.", "", decides=True, metavar="TEXT", usually="by the model"
     )
-    """Tasks of older versions have none. None, in a request alone: the one that the model asks for."""
+    """None only in a request, for the prefix that the model asks for; tasks of older versions have no prefix."""
 
     query_prefix: str | None = option(
         "`query` embeds this before its text.", "", decides=True, metavar="TEXT", usually="by the model"
@@ -131,7 +131,7 @@ class LoadOptions:
     precision: Precision = option(
         "Precision of the model; bf16 is faster on some processors.", "fp32", choices=("fp32", "bf16")
     )
-    """Of the model's products; the vectors of both are comparable."""
+    """The vectors of both are comparable."""
 
     device: Device = option("Where to embed; cuda needs onnxruntime-gpu.", "cpu", choices=("cpu", "cuda"))
     writers: int = option("Concurrent writes to a server.", 1, within=(1, MAX_WRITERS))
@@ -139,7 +139,7 @@ class LoadOptions:
     """Seconds."""
 
     engine: Engine = option("Load here, or on a Ray cluster.", "local", decides=True, choices=get_args(Engine))
-    """The two keep different files, so a task keeps its engine."""
+    """A task keeps its engine, since each engine keeps files of another kind."""
 
     ray_address: str = option("The cluster: auto, local or HOST:PORT.", "auto", metavar="ADDRESS")
     workers: int | None = option("Worker processes.", within=(1, MAX_WORKERS), usually="one per machine")
@@ -152,7 +152,7 @@ class LoadOptions:
     verbose: bool = False
 
     recorded: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
-    """The JSON that these options were read from, with the keys that its version wrote; None for new options."""
+    """The JSON of these options in the journal, with the keys of the version that wrote it; None for new options."""
 
     @property
     def model_folder(self) -> Path | None:
@@ -161,7 +161,7 @@ class LoadOptions:
 
     @property
     def given_model(self) -> GivenFolder | None:
-        """The folder given for the model, with settings that its files may lack."""
+        """The folder given for the model, if any, with the settings that its files may lack."""
         from upsert_cli.embedding.catalog import GivenFolder  # late: light commands only show the options
 
         if self.model_folder is None:
@@ -170,13 +170,13 @@ class LoadOptions:
 
     @property
     def prefixes(self) -> Prefixes:
-        """The texts before those that are embedded."""
-        from upsert_cli.embedding.catalog import Prefixes  # late, as below
+        """The texts to embed before each document and each query."""
+        from upsert_cli.embedding.catalog import Prefixes  # late: light commands only show the options
 
         return Prefixes(self.passage_prefix or "", self.query_prefix or "")
 
     def with_prefixes(self, usual: Prefixes) -> LoadOptions:
-        """Return the options of a request with the usual prefixes where it gives none."""
+        """Return the options of a request, with the usual prefixes where the user gave none."""
         return replace(
             self,
             passage_prefix=usual.passage if self.passage_prefix is None else self.passage_prefix,
@@ -185,13 +185,13 @@ class LoadOptions:
 
     @property
     def effort(self) -> Effort:
-        """How much is embedded at the same time."""
+        """The amount of work to embed at the same time."""
         from upsert_cli.embedding.embedder import Effort  # late: light commands only show the options
 
         return Effort.fitting(self.device, precision=self.precision, threads=self.threads, budget=self.token_budget)
 
     def exceeds_max_failures(self, failed: int, read: int, *, from_row: int) -> bool:
-        """Check whether too many items were rejected; a percentage counts only from the `from_row`-th row on."""
+        """Check whether too many items were rejected; a percentage counts once `from_row` rows were read."""
         if self.max_failures is None or (self.max_failures.endswith("%") and read < max(from_row, 1)):
             return False
         return _exceeds(self.max_failures, failed, read)
@@ -239,8 +239,8 @@ class LoadOptions:
     def as_json(self) -> dict[str, Any]:
         """Return plain data for the journal.
 
-        Options that were read from a journal keep the keys that they had there, so that a change of state neither drops
-        keys of a newer version nor adds keys that an older one did not have.
+        Options from a journal keep the keys that they have there, so that a change of state neither drops the keys of a
+        newer version nor adds keys that an older one did not know.
         """
         options = {name: getattr(self, name) for name in _NAMES}
         if self.recorded is not None:
@@ -251,7 +251,7 @@ class LoadOptions:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LoadOptions:
-        """Make options from their JSON; unknown keys, written by a newer version, are kept but have no effect."""
+        """Return the options in their JSON; the keys of a newer version are kept, and have no effect."""
         known: dict[str, Any] = {name: value[name] for name in _NAMES if name in value}
         lists = {name: tuple(entry) for name, entry in known.items() if isinstance(entry, list)}
         return cls(**known | lists, recorded=dict(value))

@@ -1,4 +1,4 @@
-"""A field of `LoadOptions` with its option of the command line, and the bounds of the values."""
+"""Fields of `LoadOptions` with their options of the command line, and the bounds of their values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is slightly higher, and batches above 1,024 gain nothing
 MAX_THREADS = 256
-MAX_LIMIT = 10**15  # rows; no file has as many, and all counters of rows hold it
+MAX_LIMIT = 10**15  # rows; no file has as many, and every counter of rows can hold it
 MAX_WORKERS = 10_000
 MAX_GPUS = 1_024.0
 MAX_TOKEN_BUDGET = 1 << 20
@@ -17,15 +17,15 @@ MIN_CHUNK_TOKENS = 8  # tokens; models put two or more around each text, and a c
 
 
 def option(text: str, default: Any = None, *, maps: bool = False, decides: bool = False, **shown: Any) -> Any:
-    """Return a field with all that the command line needs to know about its option.
+    """Return a field with all that the command line needs for its option.
 
     Args:
-        text: The help, which describes the field too.
-        default: The value of a task that does not name another one.
-        maps: Whether it says how to read rows that are not in item form, so that a file of --map may hold it.
-        decides: Whether the stored records depend on it, as on all that maps; other options only say how to load.
-        shown: `choices`; `within`, the least and the most; `multiple` for a list; `folder` for a path; `metavar`, which
-            is N in a range; `usually`, the default in words, for an option that has no value unless it is given.
+        text: The help, which also describes the field.
+        default: The field's default.
+        maps: Whether the option maps rows that are not in item form, so that a file of --map may hold it.
+        decides: Whether the stored records depend on the option, as on each that maps; others only say how to load.
+        shown: `choices`; `within`, the least and the most value; `multiple` for a list; `folder` for a path; `metavar`,
+            which is N in a range; `usually`, the default in words, for an option whose default is None.
     """
     return field(default=default, metadata={"help": text, "maps": maps, "decides": maps or decides, **shown})
 

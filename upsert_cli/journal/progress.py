@@ -1,6 +1,6 @@
-"""How far a task is: its checkpoint, and its timeline, each in a file that is replaced while the task runs.
+"""The progress of a task: its checkpoint and its timeline, each in a file that is replaced while the task runs.
 
-Neither file is forced to the disk, so a power failure may leave anything in it.
+Neither file is forced to the disk, so a power failure may leave anything in them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable
 from upsert_cli.journal.files import read_json, reading_from, write_json, writing_to
 
-MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart 800 pixels wide shows no more
-FIRST_SPACING = 0.25  # seconds between two points, doubled whenever there are too many
-SAVE_SECONDS = 5.0  # seconds of a timeline that a crash may cost
+MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart of 800 pixels shows no more
+FIRST_SPACING = 0.25  # seconds between two points; doubled whenever there are too many points
+SAVE_SECONDS = 5.0  # seconds between two saves of a timeline, which a crash may cost
 
 
 def known_fields(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of plain data that are fields of a dataclass; a newer version may have written others."""
-    names = cls.__dataclass_fields__  # `fields` would make a tuple of them for each of 100,000 records
+    """Return the entries of plain data that are fields of a dataclass, without those that a newer version wrote."""
+    names = cls.__dataclass_fields__  # `fields` would make a tuple for each of 100,000 records
     return {name: value[name] for name in value if name in names}
 
 
@@ -39,7 +39,7 @@ class Checkpoint:
     """The position up to which every row is committed."""
 
     position: dict[str, Any]
-    """Where to continue reading; opaque here."""
+    """Where to continue to read; the journal does not interpret it."""
 
     rows: int = 0
     counts: Counts = field(default_factory=Counts)
@@ -48,23 +48,23 @@ class Checkpoint:
     """The task's `load_seconds` up to here."""
 
     rejects_bytes: int = 0
-    """Length of the rejects file; rejects after it are from rows that will be read again."""
+    """Length of the rejects file; later rejects are of rows that will be read again."""
 
     retried: int | None = None
-    """Committed rows of the retry file; None in an attempt that reads all rows."""
+    """Committed rows of the retry file, in a retry of rejects; None in an attempt that reads all rows."""
 
     missing: int | None = None
-    """Records on the list of those to delete at the end; None if no list was made."""
+    """Records on the list to delete at the end; None before there is a list."""
 
     unlisted: int = 0
-    """Records at the beginning of that list that are dealt with."""
+    """Records at the beginning of that list that were deleted, or kept since they had changed."""
 
     saved_at: str | None = field(default=None, compare=False)
-    """UTC; None in a checkpoint of an older version, and in one that was never saved."""
+    """UTC; None in a checkpoint of an older version, and before it is saved."""
 
     @property
     def fields_of_task(self) -> dict[str, Any]:
-        """The fields of a task that say how far it is."""
+        """The same progress as fields of a task."""
         return {
             "rows": self.rows,
             "counts": self.counts,
@@ -95,7 +95,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _checksum(text: bytes) -> bytes:
-    # It has to tell a torn file from a whole one, not to withstand an attacker.
+    # A CRC is enough for a torn file; nobody attacks it.
     return b"%08x" % zlib.crc32(text)
 
 
@@ -104,11 +104,11 @@ def _checksum(text: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """How far a task was at one moment."""
+    """The progress of a task at one moment."""
 
     attempt: int
     seconds: float
-    """Since its attempt began."""
+    """Seconds since the attempt began."""
 
     read: int
     embedded: int
@@ -116,30 +116,32 @@ class Point:
     """Rows, over all attempts since the start."""
 
     busy: dict[str, float] = field(default_factory=dict)
-    """Seconds that each stage has been busy in its attempt so far."""
+    """Seconds that each stage has been busy in this attempt so far."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Timeline:
-    """The points of a task since it was last read from the start, in order, for a chart."""
+    """The points of a task since its sources were last read from the start, in order, for a chart."""
 
     points: list[Point] = field(default_factory=list)
     spacing: float = FIRST_SPACING
-    """Seconds between two points of one attempt, at least."""
+    """The least seconds between two points of one attempt."""
 
     def add(self, point: Point, *, is_last: bool = False) -> bool:
-        """Add a point if it ends its attempt or is far enough from the one before, and thin them if they are many."""
-        before = self.points[-1] if self.points else None
-        is_near = (
-            before is not None and before.attempt == point.attempt and point.seconds - before.seconds < self.spacing
-        )
-        if is_near and not is_last:
+        """Add a point, unless it is too near to the previous one; return whether it was added.
+
+        The last point of an attempt is always added. Every other point is dropped once there are too many.
+        """
+        if not is_last and self.points and self._is_near(self.points[-1], point):
             return False
         self.points.append(point)
         if len(self.points) > MAX_POINTS:
             self.points = [*self.points[:-1:2], point]
             self.spacing *= 2
         return True
+
+    def _is_near(self, before: Point, point: Point) -> bool:
+        return before.attempt == point.attempt and point.seconds - before.seconds < self.spacing
 
 
 def read_timeline(path: Path) -> Timeline:
@@ -159,10 +161,10 @@ def write_timeline(path: Path, timeline: Timeline) -> None:
 
 
 class TimelineRecorder:
-    """The timeline of one attempt; if it cannot be kept, the load continues without it."""
+    """A recorder of one attempt's timeline; if the file cannot be written, the load continues without a timeline."""
 
     def __init__(self, path: Path, attempt: int) -> None:
-        """Begin now; the file is read when the first point is added."""
+        """Begin the attempt now; the file is read when the first point is added."""
         self._path = path
         self._attempt = attempt
         self._began = time.monotonic()
@@ -171,11 +173,11 @@ class TimelineRecorder:
         self._is_lost = False
 
     def add(self, progress: Progress, *, is_last: bool = False) -> str | None:
-        """Record the progress if a point is due; return a warning if the timeline cannot be kept from now on."""
+        """Record the progress if a point is due; return a warning if the timeline cannot be written any more."""
         if self._is_lost or (is_last and self._timeline is None):
             return None
         if self._timeline is None:
-            # Without committed rows the sources are read from their start again.
+            # Without committed rows, the sources are read from their start again.
             self._timeline = self._of_earlier_attempts() if progress.committed else Timeline()
         now = time.monotonic()
         point = Point(
@@ -200,6 +202,6 @@ class TimelineRecorder:
         return None
 
     def _of_earlier_attempts(self) -> Timeline:
-        with suppress(JournalUnreadable):  # which costs only the beginning of the chart
+        with suppress(JournalUnreadable):  # the chart lacks its beginning then
             return read_timeline(self._path)
         return Timeline()

@@ -1,8 +1,8 @@
 """The removal of old tasks with all their files, a segment at a time.
 
-For each segment, and in this order: note which tasks go; remove them from it, all or none; remove their files; drop the
-note. After a crash anywhere, a task is there with all of its files, or it is gone, and then the next prune removes the
-files that the note names.
+The steps for each segment, in this order: write a note with the tasks to remove; remove them from the segment, all or
+none; remove their files; drop the note. After a crash at any step, a task is there with all its files, or it is gone
+and the next prune removes the files of the tasks in the note.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FINAL = tuple(status for status in TaskStatus if status.is_final)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OldTask:
-    """A task that goes, or would go."""
+    """A task that is removed, or would be."""
 
     id: str
     status: TaskStatus
@@ -39,14 +39,14 @@ def prune_tasks(
     keep: int = 0,
     dry_run: bool = False,
 ) -> list[OldTask]:
-    """Remove old tasks that no process runs, with all their files; return those that are gone, or would be.
+    """Remove old tasks that no process runs, with all their files; return the tasks that were removed, or would be.
 
     Args:
         journal: The journal.
-        statuses: Of the tasks that go; one that is not in a final state never goes.
-        before: Only tasks that were last updated before this moment, UTC.
-        keep: How many of the newest tasks of these states stay.
-        dry_run: Remove nothing.
+        statuses: The states of the tasks to remove; a task is never removed before it is in a final state.
+        before: The moment, in UTC, before which the tasks to remove were last updated.
+        keep: The number of the newest tasks of these states to keep.
+        dry_run: Whether to remove nothing.
     """
     journal.layout.check_format()
     seen, chosen = 0, []
@@ -54,7 +54,7 @@ def prune_tasks(
         try:
             task = Task.from_record(record)
         except ValueError:
-            continue  # a record that makes no sense is for `journal repair`
+            continue  # `journal repair` takes care of a record that makes no sense
         if task.status in statuses and task.status.is_final:
             seen += 1
             if seen > keep and (before is None or task.updated_at < before):
@@ -63,7 +63,7 @@ def prune_tasks(
 
 
 def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:
-    """Remove tasks and yield those that are gone; a task that was updated since it was chosen stays."""
+    """Remove tasks and yield the removed ones; a task that was updated since it was chosen stays."""
     by_id, layout = {task.id: task for task in chosen}, journal.layout
 
     def is_wanted(record: Record) -> bool:
@@ -79,7 +79,7 @@ def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:
         with layout.allocation():
             _finish_interrupted(journal)
         for number in reversed(segment_numbers(layout.folder)):
-            with layout.allocation():  # for each segment separately, so that nobody waits for long
+            with layout.allocation():  # for each segment separately, so that other processes wait only briefly
                 gone = journal.table.remove_some(number, is_wanted, before=note)
                 for task_id in gone:
                     remove(journal.files(task_id).all)
@@ -96,7 +96,7 @@ def _finish_interrupted(journal: Journal) -> None:
             moment = written_at(layout.pruned)
     except FileNotFoundError:
         return
-    # A note that makes no sense is not ours; all that could be lost is that some files stay.
+    # A note that makes no sense is dropped; at worst some files stay.
     match read_json(layout.pruned):
         case {"ids": list(ids)}:
             noted = {task_id for task_id in ids if isinstance(task_id, str) and valid_task_id(task_id)}

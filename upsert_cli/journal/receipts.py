@@ -1,7 +1,7 @@
-"""The receipts of a task that is loaded in units: which units are done, and with which outcome.
+"""The receipts of a task that is loaded in units: a receipt has the outcome of a unit that is done.
 
-A receipt is added after the collection has acknowledged the whole unit, so a unit without one is loaded (again).
-Only the process that runs the task reads and writes them.
+A receipt is added after the store has acknowledged the whole unit, so a unit without a receipt is loaded (again).
+Only the process that runs the task reads and writes receipts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from upsert_cli.sources.rows import Unit
 if TYPE_CHECKING:
     import sqlite3
 
-DIGEST_BYTES = 16  # of a digest in place of an id; two of 10 million ids share one in 10^24 tasks
+DIGEST_BYTES = 16  # of a digest of an id; 2 of 10 million ids have the same one in 1 of 10^24 tasks
 SOURCE_SHIFT = 40  # bits of a row's number in a `place`: 10^12 rows of a source
-CACHE_KIB = 8_192  # of memory; larger sorts use the temporary folder
+CACHE_KIB = 8_192  # of memory for SQLite; larger sorts use the temporary folder
 
 _TABLES = """
     CREATE TABLE IF NOT EXISTS receipts (
@@ -40,16 +40,16 @@ _INSERTED, _UNCHANGED = 1, 2  # bits of `seen`
 
 
 class Loaded(NamedTuple):
-    """The effect of one or several rows of a unit on an id."""
+    """The outcome of the rows of a unit that have one id."""
 
     row: int
-    """The last of them."""
+    """The last of these rows."""
 
     inserted: bool
-    """Whether one of them was counted as inserted."""
+    """Whether one of these rows was counted as inserted."""
 
     unchanged: bool
-    """Whether one of them was counted as unchanged."""
+    """Whether one of these rows was counted as unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,57 +58,61 @@ class Receipt(Outcome):
 
     unit: Unit
     rest: Unit | None = None
-    """The part of the unit that is left: its end was not known, or its source broke off."""
+    """The rows of the unit that are left to load, if its end was not known or its source broke off."""
 
     ids: Sequence[tuple[bytes, Loaded]] = ()
-    """A digest of the id of each loaded item, once for each part of the unit that was loaded separately; it shows
-    repeated ids, also within the unit."""
+    """Digests of the ids of the loaded items, to find ids that are repeated; an id comes once for each part of the unit
+    that was loaded separately."""
 
     embedded: int = 0
-    """Number of items with an embedded text; like the next two, it is not kept in the journal."""
+    """Number of items with an embedded text; the journal does not keep this and the next two fields."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy."""
 
     error: Exception | None = None
-    """An error that belongs to no item. If the source broke off, the rows before `rest` are written and counted; after
-    any other error some rows may be written, and the whole unit has to be loaded again."""
+    """An error that is no item's fault. If the source broke off, the rows before `rest` are written and counted. After
+    any other error, some rows may be written, and the whole unit has to be loaded again."""
 
 
 def digest_of(identifier: str) -> bytes:
-    """Return a digest that stands for an id and has the same size for all."""
-    # JSON can spell text that is not valid Unicode.
+    """Return a digest of an id, which takes less memory than a long id."""
+    # With surrogates, since JSON can spell text that is not valid Unicode.
     return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 def follow(ids: dict[bytes, Loaded], later: Iterable[tuple[str, Loaded]]) -> None:
-    """Add the effects that later rows of the same unit had on their ids."""
-    for identifier, one in later:
+    """Add the outcomes of later rows of the same unit."""
+    for identifier, loaded in later:
         digest = digest_of(identifier)
-        before = ids.get(digest, one)
-        ids[digest] = Loaded(one.row, before.inserted or one.inserted, before.unchanged or one.unchanged)
+        before = ids.get(digest, loaded)
+        ids[digest] = Loaded(
+            row=loaded.row,
+            inserted=before.inserted or loaded.inserted,
+            unchanged=before.unchanged or loaded.unchanged,
+        )
 
 
 class Receipts:
-    """The receipts of one task, in an SQLite file that is whole at any instant."""
+    """The receipts of one task, in an SQLite file, which no crash damages."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        """Take over a database; use `open_at`."""
+        """Take over a database; callers use `open_at`."""
         self._path = path
         self._database = database
 
     @classmethod
     def open_at(cls, path: Path) -> Receipts:
-        """Open the receipts of a task, or begin with none.
+        """Open the receipts of a task; make the file if it is missing.
 
         Raises:
-            JournalUnwritable: There is no room or no access, or the file is damaged.
+            JournalUnwritable: The disk is full, access is denied, or the file is damaged.
         """
         import sqlite3  # late, since `list` and `info` never need it
 
         os.close(open_or_create(path))  # SQLite would not make it private
         with _sqlite_errors(path):
-            # An absolute name and not a URI: a `?` in it is a character like any other.
+            # By its path and not by a URI, in which a `?` would have a meaning.
             database = sqlite3.connect(path, isolation_level=None)
             database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             database.execute("PRAGMA temp_store = FILE")
@@ -116,14 +120,14 @@ class Receipts:
         return cls(path, database)
 
     def begin(self, *, is_empty: bool) -> None:
-        """Keep, the first time, whether the collection was empty before the task wrote anything."""
+        """Record, in the first attempt, whether the collection was empty before the task wrote anything."""
         with _sqlite_errors(self._path):
             self._database.execute(
                 "INSERT INTO beginning SELECT ? WHERE NOT EXISTS (SELECT 1 FROM beginning)", (is_empty,)
             )
 
     def add(self, receipt: Receipt) -> None:
-        """Keep a receipt, all or nothing; it survives a power failure from then on."""
+        """Add a receipt, all or nothing; it survives a power failure from then on."""
         unit, rest = receipt.unit, receipt.rest
         ended = unit if rest is None else replace(unit, end=rest.after)
         values = (
@@ -135,21 +139,21 @@ class Receipts:
             "".join(f"{json_line(record)}\n" for record in receipt.rejects),
         )
         ids = [
-            (digest, _place(unit, one.row), _INSERTED * one.inserted | _UNCHANGED * one.unchanged)
-            for digest, one in receipt.ids
+            (digest, _place(unit, loaded.row), _INSERTED * loaded.inserted | _UNCHANGED * loaded.unchanged)
+            for digest, loaded in receipt.ids
         ]
         with _sqlite_errors(self._path), self._transaction():
             self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", values)
             self._database.executemany("INSERT INTO ids VALUES (?, ?, ?)", ids)
 
     def left_of(self, unit: Unit) -> Unit | None:
-        """Return the part of a unit that has no receipt; None if there is a receipt for all of it."""
-        left: Unit | None = unit
-        while (
-            left is not None and (found := self._one("SELECT body FROM receipts WHERE unit = ?", left.id)) is not None
-        ):
+        """Return the part of a unit without a receipt; None if the whole unit has one."""
+        left = unit
+        while (found := self._one("SELECT body FROM receipts WHERE unit = ?", left.id)) is not None:
             rest = json.loads(found[0])["rest"]
-            left = None if rest is None else Unit.from_json(rest)
+            if rest is None:
+                return None
+            left = Unit.from_json(rest)
         return left
 
     def total(self) -> tuple[Counts, Converted]:
@@ -162,10 +166,11 @@ class Receipts:
         return counts, converted
 
     def correction(self) -> Counts:
-        """Return the difference to add to the sum so that each new record is counted once.
+        """Return the difference to add to `total`, so that each new record is counted as inserted once.
 
-        Units that load an id at the same time both find it new. And a unit that runs again after its worker died finds
-        its own records unchanged, or changed by another unit: in a collection that was empty, all ids are new.
+        Two units that load an id at the same time both find it new. And a unit that is loaded again after its worker
+        died finds its own records unchanged, or changed by another unit; in a collection that was empty, such records
+        are new, too.
         """
         found = self._one(
             "SELECT TOTAL(MAX(inserted - 1, 0)), TOTAL(NOT inserted AND unchanged), TOTAL(NOT (inserted OR unchanged))"
@@ -180,16 +185,16 @@ class Receipts:
         return correction
 
     def rejects(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield the rejects of all units in the order of their rows, in bundles."""
+        """Yield the rejects of all units in the order of their rows, those of a unit at a time."""
         for (text,) in self._all("SELECT rejects FROM receipts ORDER BY place"):
             if text:
                 yield [json.loads(line) for line in text.splitlines()]
 
     def repeated(self) -> Iterator[tuple[Unit, int]]:
-        """Yield the last row of each id that was loaded more than once, in order, with its unit."""
+        """Yield the unit and the row of the last item of each id that was loaded more than once, in their order."""
         last = "SELECT MAX(place) AS place FROM ids GROUP BY digest HAVING COUNT(*) > 1 ORDER BY place"
         for (place,) in self._all(last):
-            # The rows of a unit come after its place.
+            # A row belongs to the last unit whose place is before its own.
             found = self._one("SELECT body FROM receipts WHERE place < ? ORDER BY place DESC LIMIT 1", place)
             if found is not None:
                 yield Unit.from_json(json.loads(found[0])["unit"]), place & ((1 << SOURCE_SHIFT) - 1)
@@ -228,6 +233,7 @@ class Receipts:
 
 
 def _place(unit: Unit, row: int) -> int:
+    """Return a number that orders the rows of all sources."""
     return unit.start.source << SOURCE_SHIFT | row
 
 

@@ -1,6 +1,6 @@
-"""The rejects of a task: its rejects file, the file of those that are retried, and the first ones for its record.
+"""The rejects of a task: its rejects file, its retry file, and the first rejects, which its record has.
 
-They are kept as JSON lines: files that are only appended to, and cut back on resume to the length in the checkpoint.
+Both are files of JSON lines, which are only appended to, and on resume cut back to the length in the checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from upsert_cli.journal.progress import Checkpoint
 if TYPE_CHECKING:
     from upsert_cli.journal.layout import TaskFiles
 
-FAILED_ITEMS = 20  # rejects in a task's record; all of them are in its rejects file
+FAILED_ITEMS = 20  # rejects in a task's record; its rejects file has all of them
 FAILED_ITEMS_CHARS = 16_384  # characters of JSON for all rejects in a record, so that a segment stays small
 
 _T = TypeVar("_T")
@@ -31,23 +31,23 @@ _ESCAPED_SURROGATE = r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-
 
 
 class JsonLines:
-    """A file that is open for appending; it is made when the first value is written."""
+    """A file of JSON lines that is open for appending, and made when the first value is written."""
 
     def __init__(self, path: Path, descriptor: int | None, length: int) -> None:
-        """Take over a descriptor; use `open_at` or `rewriting`."""
+        """Take over a descriptor; callers use `open_at` or `rewriting`."""
         self._path = path
         self._descriptor = descriptor
         self._length = length
 
     @classmethod
     def open_at(cls, path: Path, length: int) -> JsonLines:
-        """Open a file after its first `length` bytes, and drop the others."""
+        """Open a file, and drop everything after its first `length` bytes."""
         with writing_to(path):
             try:
                 descriptor = open_private(path, os.O_RDWR)
             except FileNotFoundError:
                 return cls(path, None, 0)
-            length = min(length, os.fstat(descriptor).st_size)  # never fill up lost bytes with zeros
+            length = min(length, os.fstat(descriptor).st_size)  # or lost bytes would become zeros
             os.ftruncate(descriptor, length)
             return cls(path, descriptor, length)
 
@@ -55,7 +55,7 @@ class JsonLines:
     @contextmanager
     def rewriting(cls, path: Path) -> Iterator[JsonLines]:
         """Yield an empty file that replaces `path`, durably, unless the block raises."""
-        with ExitStack() as stack:  # so that errors of the block are not taken for those of the file
+        with ExitStack() as stack:  # so that an error of the block is not reported as one of the file
             with writing_to(path):
                 make_folder(path.parent)
                 descriptor = stack.enter_context(replacing(path, durable=True))
@@ -64,7 +64,7 @@ class JsonLines:
                 stack.close()
 
     def append(self, values: Iterable[Any]) -> int:
-        """Add values and return the length of the file in bytes, which belongs in the checkpoint."""
+        """Append values, and return the length of the file in bytes for the checkpoint."""
         content = "".join(f"{json_line(value)}\n" for value in values).encode("ascii")
         if content:
             with writing_to(self._path):
@@ -92,7 +92,7 @@ class JsonLines:
     def _write(self, content: bytes) -> None:
         if self._descriptor is None:
             self._descriptor = open_or_create(self._path)
-        # Always at the length that is known to be good, over the rest of an incomplete write.
+        # At the known length, over the rest of an incomplete write.
         os.lseek(self._descriptor, self._length, os.SEEK_SET)
         write_all(self._descriptor, content)
 
@@ -100,10 +100,12 @@ class JsonLines:
 def read_json_lines(
     path: Path, parse: Callable[[Any], _T | None], *, length: int | None = None
 ) -> Iterator[tuple[_T, int]]:
-    """Yield the values of a file, each with the bytes that its line takes; nothing if the file is missing.
+    """Yield the values of a file, each with the length of its line in bytes; nothing if the file is missing.
 
-    `parse` makes the result of a JSON value, or None if the value has the wrong shape. Only the first `length` bytes
-    are read if that is given, as the checkpoint says.
+    Args:
+        path: The file.
+        parse: Returns the value to yield for a JSON value, or None if that has the wrong shape.
+        length: The bytes to read, from the checkpoint; None for the whole file.
 
     Raises:
         JournalDamaged: A line makes no sense.
@@ -117,7 +119,7 @@ def read_json_lines(
         lines = _whole_lines(file, os.fstat(descriptor).st_size if length is None else length)
         for number, line in enumerate(lines, 1):
             try:
-                value = parse(json.loads(line.decode("ascii")))  # as bytes, zeros would be taken for UTF-32
+                value = parse(json.loads(line.decode("ascii")))  # json would take zeros in bytes for UTF-32
             except (ValueError, RecursionError) as error:
                 raise JournalDamaged(path=str(path), reason=f"line {number} is not JSON: {error}") from error
             if value is None:
@@ -135,26 +137,26 @@ def file_size(path: Path) -> int:
 
 
 def json_line(value: Any) -> str:
-    """Return a value as a line of ASCII, a reject without its item if that cannot be written."""
+    """Return a value as JSON on one line of ASCII; a reject loses its item if that is not valid JSON."""
     try:
         return valid_json(value)
     except (RecursionError, TypeError, ValueError) as error:
-        # No fault of an item may end the load.
+        # The item's fault must not end the load.
         bare = {"payload": None, "item_info": None, "detail": f"{value.get('detail')} (item left out: {error})"}
         return valid_json(dict(value) | bare)
 
 
 def valid_json(value: object) -> str:
-    """Return JSON on one line of ASCII, in which lone surrogates became U+FFFD."""
+    """Return a value as JSON on one line of ASCII, with U+FFFD in place of each lone surrogate."""
     text = json.dumps(value, allow_nan=False)
-    # On the text rather than the value, so that the depth of a value costs no recursion of ours.
+    # In the text, since replacing them in a deep value would need a recursion.
     if r"\ud" not in text:
         return text
     return re.sub(_ESCAPED_SURROGATE, lambda match: r"\ufffd" if match[1] else match[0], text)
 
 
 def read_rejects(path: Path, *, length: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the records of a rejects file, of its first `length` bytes if given; nothing if it is missing.
+    """Yield the records in the first `length` bytes of a rejects file, or in all of it; none if it is missing.
 
     Raises:
         JournalDamaged: A line makes no sense.
@@ -168,7 +170,7 @@ def count_rejects(path: Path, *, length: int | None = None) -> int:
 
 
 def rejects_extent(path: Path, *, length: int | None = None) -> tuple[int, int]:
-    """Return the number of records that `read_rejects` yields, and the bytes that they take."""
+    """Return the number of records that `read_rejects` yields, and their length in bytes."""
     count = size = 0
     for _, taken in read_json_lines(path, _reject, length=length):
         count, size = count + 1, size + taken
@@ -176,7 +178,7 @@ def rejects_extent(path: Path, *, length: int | None = None) -> tuple[int, int]:
 
 
 def rewrite_rejects(path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) -> int:
-    """Replace a rejects file, whole or not at all, or remove it if there are no rejects; return its length in bytes."""
+    """Replace a rejects file, whole or not at all, and return its length in bytes; an empty file is removed."""
     with JsonLines.rewriting(path) as new:
         length = max((new.append(bundle) for bundle in bundles), default=0)
     if not length:
@@ -186,14 +188,15 @@ def rewrite_rejects(path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) 
 
 
 def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int) -> Iterator[dict[str, Any]]:
-    """Yield the committed rejects of a task: those of this attempt, then those that still wait to be retried.
+    """Yield the committed rejects of a task; during a retry, then those that still wait to be retried.
 
-    The rejects after the last checkpoint will be found again. Without a checkpoint, the task's `count` limits them.
+    The rejects after the last checkpoint are left out, since their rows will be read again. Without a checkpoint, only
+    the first `count` rejects are committed.
 
     Raises:
         JournalDamaged: A line makes no sense.
     """
-    waiting = None if files.rejects.exists() else 0  # the files were renamed, and then came a crash
+    waiting = None if files.rejects.exists() else 0  # a crash came after the rejects file became the retry file
     records = read_rejects(files.rejects, length=None if checkpoint is None else checkpoint.rejects_bytes)
     if checkpoint is not None and checkpoint.retried is not None:
         waiting = checkpoint.retried
@@ -203,7 +206,7 @@ def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int
 
 
 def first_rejects(items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the first rejects with valid text, as many as fit; the next ones without payload, and marked as `cut`."""
+    """Yield the first rejects with valid text; those that do not fit come without their item, and are marked `cut`."""
     room = FAILED_ITEMS_CHARS
     for item in itertools.islice(items, FAILED_ITEMS):
         text = valid_json(item)
@@ -212,7 +215,7 @@ def first_rejects(items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
 
 
 def rejects_lost(task_id: str, failed: int) -> UpsertCliError:
-    """Return the error for a rejects file that does not hold what its task counts."""
+    """Return the error for a rejects file that lacks rejects which its task counts."""
     return UpsertCliError(
         message=f"the rejects file of task {task_id} does not hold its {failed} rejected items; "
         f"load all rows again with `upsert-cli restart {task_id} --from-start`"
@@ -241,5 +244,5 @@ def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
     for line in lines:
         length -= len(line)
         if length < 0 or not line.endswith(b"\n"):
-            return  # beyond the checkpoint, or just being written
+            return  # the line is after the checkpoint, or is just being written
         yield line

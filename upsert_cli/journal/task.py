@@ -1,4 +1,4 @@
-"""A task, its attempts, its statuses, and which status may follow which; pure data, no files."""
+"""A task, its attempts, its statuses, and which status may follow which."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from upsert_cli.journal.progress import known_fields
 from upsert_cli.journal.rejects import first_rejects, valid_json
 from upsert_cli.redaction import in_message
 
-ATTEMPTS = 20  # earlier attempts that a task's record keeps, so that a segment stays small
+ATTEMPTS = 20  # earlier attempts in a task's record, so that a segment stays small
 DIED = "died"  # shown for a task that is `processing` although no process runs it
 STOPPED = "stopped"  # shown for a task that is `failed` because a signal stopped it
 
 
 class TaskStatus(enum.StrEnum):
-    """The state of a task, by the names of the API that this tool stands for."""
+    """The state of a task, as the API names it."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -45,7 +45,7 @@ MOVES: Mapping[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.PROCESSING: frozenset(TaskStatus),
     **dict.fromkeys(_ENDS, frozenset({TaskStatus.PENDING})),
 }
-"""Which states may follow which; the only way out of a final one is a restart."""
+"""The states that may follow each state; only a restart leads out of a final one."""
 
 _EXIT_CODES = {
     TaskStatus.FAILED: UpsertCliError.exit_code,
@@ -54,7 +54,7 @@ _EXIT_CODES = {
 }
 
 SHOWN_STATES = {DIED: TaskStatus.PROCESSING, STOPPED: TaskStatus.FAILED}
-"""The states for people that no record has, each with the recorded one."""
+"""The states that only people see, each with the state in the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,22 +65,22 @@ class Attempt:
     """Counted from 1."""
 
     status: str
-    """How it ended; `processing` if its runner died, `pending` if a signal returned the task to the queue."""
+    """The state at its end; `processing` if its runner died, `pending` if a signal returned the task to the queue."""
 
     started_at: str | None
     finished_at: str | None
-    """None if nobody could record it."""
+    """None if the runner died before it could record its end."""
 
     detail: str | None
     counts: Counts
-    """Those of the task at the attempt's end."""
+    """The counts of the task at the attempt's end."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One load, with a state, as the journal records it."""
+    """One load with its state, as the journal records it."""
 
     id: str
     status: TaskStatus
@@ -93,7 +93,7 @@ class Task:
 
     finished_at: str | None = None
     failed_items: tuple[dict[str, Any], ...] = ()
-    """The first rejects, in the shape of the JSON output."""
+    """The first rejects, as in the JSON output."""
 
     detail: str | None = None
     """One line that gives the reason for the state."""
@@ -110,13 +110,13 @@ class Task:
     sources: tuple[str, ...]
     attempt: int = 1
     earlier: tuple[Attempt, ...] = ()
-    """The attempts before the newest one that were begun; the last `ATTEMPTS` of them."""
+    """The last `ATTEMPTS` attempts before the newest one."""
 
     queued: bool = False
-    """Whether `upsert-cli work` runs it, and continues it if a worker dies."""
+    """Whether `upsert-cli work` runs the task, and continues it if a worker dies."""
 
     rows: int = 0
-    """Committed rows, over all attempts since the start."""
+    """Committed rows of all attempts from `first_attempt` on."""
 
     total: int | None = None
     counts: Counts = field(default_factory=Counts)
@@ -129,17 +129,17 @@ class Task:
     """Wall seconds of all attempts from `first_attempt` on, without the time between them."""
 
     first_attempt: int = 1
-    """The attempt that began at the start of the sources; rows and counts are those since then."""
+    """The attempt that began at the start of the sources; rows and counts are summed up from there."""
 
     inputs: tuple[dict[str, Any], ...] = ()
-    """Fingerprints of the sources, opaque here."""
+    """The sources with their fingerprints; the journal does not interpret them."""
 
     options: LoadOptions = field(default_factory=LoadOptions)
 
     cancel_requested: bool = False
 
     running: bool = field(default=False, compare=False)
-    """Whether a process runs it now; not recorded, and known only after `Journal.with_runner`."""
+    """Whether a process runs the task now; not recorded, and set by `Journal.with_runner` alone."""
 
     @property
     def exit_code(self) -> int:
@@ -157,14 +157,14 @@ class Task:
 
     @property
     def load_attempts(self) -> int:
-        """The number of attempts to which rows, counts and `load_seconds` belong; the next one has not begun yet."""
+        """The number of attempts to which rows, counts and `load_seconds` belong."""
         return self.attempt - self.first_attempt + (self.started_at is not None)
 
     def moved(self, to: TaskStatus, **changes: object) -> Task:
-        """Return the task in another state, with the fields that follow from that unless `changes` has them.
+        """Return the task in another state, with the fields that follow from the move; `changes` override these.
 
         Raises:
-            ValueError: The state may not follow the present one: a bug, not the user's error.
+            ValueError: The state may not follow the present one, which is a bug and no fault of the user.
         """
         if to not in MOVES[self.status]:
             raise ValueError(f"{self.status} -> {to}")
@@ -174,23 +174,24 @@ class Task:
         follows: dict[str, Any] = {"status": to, "updated_at": now}
         if to is not self.status:
             follows |= {"finished_at": now if to.is_final else None, "cancel_requested": False}
-        if to is TaskStatus.PROCESSING and to is not self.status:
-            follows["stopped_by"] = None
+            if to is TaskStatus.PROCESSING:
+                follows["stopped_by"] = None
         if to is TaskStatus.PENDING and self.started_at is not None:
-            follows |= {"attempt": self.attempt + 1, "started_at": None, "earlier": self._with_newest(now, changes)}
+            earlier = (*self.earlier, self._ended_attempt(now, changes))[-ATTEMPTS:]
+            follows |= {"attempt": self.attempt + 1, "started_at": None, "earlier": earlier}
             changes = changes | {"seconds": {}}
         return replace(self, **(follows | changes))
 
-    def _with_newest(self, now: str, changes: Mapping[str, Any]) -> tuple[Attempt, ...]:
-        newest = self
-        if "seconds" in changes:  # its runner records its end; nobody knows when a runner died
-            ending = {name: changes[name] for name in ("detail", "seconds", "counts") if name in changes}
-            newest = replace(self, status=TaskStatus.PENDING, finished_at=now, **ending)
-        return (*self.earlier, newest.newest_attempt)[-ATTEMPTS:]
+    def _ended_attempt(self, now: str, changes: Mapping[str, Any]) -> Attempt:
+        """Return the newest attempt of a task that becomes pending again by `changes`."""
+        if "seconds" not in changes:  # the attempt ended before, or its runner died
+            return self.newest_attempt
+        ending = {name: changes[name] for name in ("detail", "seconds", "counts") if name in changes}
+        return replace(self, status=TaskStatus.PENDING, finished_at=now, **ending).newest_attempt
 
     @property
     def newest_attempt(self) -> Attempt:
-        """The running or the last attempt."""
+        """The running attempt or, if none is running, the last one."""
         names = (each.name for each in fields(Attempt))
         return Attempt(**{name: getattr(self, name) for name in names} | {"status": self.status.value})
 
@@ -200,7 +201,7 @@ class Task:
         return self.earlier if self.started_at is None else (*self.earlier, self.newest_attempt)
 
     def as_record(self) -> dict[str, Any]:
-        """Return the task for the journal: plain data of bounded size, all text valid except for names of files.
+        """Return the task for the journal: plain data of bounded size, with valid text except in paths.
 
         A path that is not UTF-8 keeps the lone surrogates by which Python spells it, or it could not be opened later.
         """
@@ -219,7 +220,7 @@ class Task:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Task:
-        """Make a task from its record, and ignore unknown keys, written by a newer version.
+        """Return the task in a record; keys that a newer version wrote are ignored.
 
         Raises:
             ValueError: The record is not that of a task.
@@ -244,7 +245,7 @@ class Task:
             raise ValueError(f"not a task: {type(error).__name__}: {error}") from error
 
     def as_json(self) -> dict[str, Any]:
-        """Return the task as the command line prints it: keys in a fixed order, all text valid."""
+        """Return the task for `--json`: the keys of the contract in its order, with valid text."""
         shown = {
             **{name: getattr(self, name) for name in ("id", "status", "created_at", "updated_at", "started_at")},
             "finished_at": self.finished_at,
@@ -272,14 +273,14 @@ class Task:
 
     @property
     def shown_state(self) -> str:
-        """The state for people; `SHOWN_STATES` has those that no record has."""
+        """The state that people see; see `SHOWN_STATES`."""
         if self.has_died:
             return DIED
         return STOPPED if self.status is TaskStatus.FAILED and self.stopped_by else self.status.value
 
     @property
     def has_cut_items(self) -> bool:
-        """Whether a failed item was too long for the record; the rejects file has it whole."""
+        """Whether a failed item was too long for the record; the rejects file has the whole item."""
         return any("cut" in item for item in self.failed_items)
 
 
@@ -288,5 +289,5 @@ def _attempt(value: Mapping[str, Any]) -> Attempt:
 
 
 def utc_now() -> str:
-    """Return this moment as the journal writes it."""
+    """Return the present time as the journal writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -99,7 +99,7 @@ class Claim:
     def set_back(self, *, heeds_cancel: bool, **changes: object) -> Task:
         """Make the task pending again, with other fields changed, and return it.
 
-        With `heeds_cancel`, the task is canceled instead if somebody asks for that at this moment.
+        With `heeds_cancel`, a task is canceled instead if its runner was asked to stop before it died.
         """
         return self._journal.change(
             self.task_id,
@@ -109,6 +109,14 @@ class Claim:
             detail=None,
             **changes,
         )
+
+    def start_over(self, *, heeds_cancel: bool, **changes: object) -> Task:
+        """Make the task pending, so that the next attempt begins at the start of its sources; see `set_back`."""
+        self.drop_checkpoint()
+        task = self.task()
+        next_attempt = task.attempt + (task.started_at is not None)
+        counted_from = {"first_attempt": next_attempt, "failed_items": ()} | Checkpoint(position={}).fields_of_task
+        return self.set_back(heeds_cancel=heeds_cancel, **(counted_from | changes))
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint to continue at, or None to begin at the start; repeated rows change nothing."""

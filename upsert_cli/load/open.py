@@ -194,18 +194,13 @@ def _set_back(
     wanted, known = resources.task, claim.task()
     asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value != getattr(known, name)}
-    # A done task has none, and what stands in the place of its file is not read.
+    # A done task has no checkpoint; a file in its place is not read.
     checkpoint = None if wanted.status is TaskStatus.DONE else claim.checkpoint()
     if from_start or (checkpoint is None and not failed_only):
-        changes |= read_again(wanted, resources.sources)
-        claim.drop_checkpoint()
-    else:
-        resources.check_unchanged()
-        location = resources.location
-        rows = wanted.rows if checkpoint is None else checkpoint.rows
-        # A server is asked for the collection when it is opened.
-        if rows and not location.is_shared and location.describe() is None:
-            raise resources.collection_deleted(rows=rows)
+        claim.start_over(heeds_cancel=heeds_cancel, **(changes | read_again(wanted, resources.sources)))
+        return
+    resources.check_unchanged()
+    resources.require_collection(rows=wanted.rows if checkpoint is None else checkpoint.rows)
     if failed_only:
         _refuse_unread(resources, claim)
         claim.retry_rejects(wanted, START.as_json())

@@ -107,8 +107,19 @@ class Resources:
         is_free = holder is None or holder.task_id == self.task.id or holder.is_orphan()
         return None if holder is None or is_free else self.location.in_use(holder)
 
+    def require_collection(self, *, rows: int) -> None:
+        """Check that the collection in a folder is still there after `rows` committed rows.
+
+        A server is asked for the collection when it is opened.
+
+        Raises:
+            Refusal: The collection was deleted or renamed.
+        """
+        if rows and not self.location.is_shared and self.location.describe() is None:
+            raise self.collection_deleted(rows=rows)
+
     def collection_deleted(self, *, rows: int) -> Refusal:
-        """Return the error for a task that cannot continue after its committed rows, whose records are gone."""
+        """Return the error for a task that cannot continue after its committed rows, since their records are gone."""
         task = self.task
         return Refusal(
             message=f"the collection {task.collection} is not in {task.chroma} any more, although task {task.id} has "

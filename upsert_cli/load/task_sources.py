@@ -12,7 +12,6 @@ from typing import Any
 
 from upsert_cli.errors import Refusal
 from upsert_cli.journal.option_field import flag
-from upsert_cli.journal.progress import Checkpoint
 from upsert_cli.journal.task import Task
 from upsert_cli.load.inputs import check_first_inputs, collections_for, fields_of, find_inputs, open_inputs
 from upsert_cli.sources.remote import is_address
@@ -27,9 +26,9 @@ def sources_of(task: Task) -> list[Source]:
 
 
 def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return the changes to a task that starts from nothing: its sources as they are now, and no counts.
+    """Return the fields of a task with its sources as they are now, of which the spooled ones are used again.
 
-    Of `sources`, which are the old ones, the spooled are used again.
+    `sources` are those of the last attempt.
     """
     # The addresses themselves, whose queries the names leave out.
     typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
@@ -49,9 +48,7 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
             files.insert(len(find(names[:place])), kept[name])
     found = open_inputs(files, limit=task.options.limit)
     check_first_inputs(found, task.options, model=task.model)
-    next_attempt = task.attempt + (task.started_at is not None)
-    nothing_yet = Checkpoint(position={}).fields_of_task
-    return fields_of(found) | nothing_yet | {"failed_items": (), "first_attempt": next_attempt}
+    return fields_of(found)
 
 
 def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:

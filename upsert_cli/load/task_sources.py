@@ -1,4 +1,4 @@
-"""The sources of a task: as its record has them, as they are now, and compared with those of another request."""
+"""The sources of a task: as its record has them, as they are now, and in comparison with those of a new request."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def sources_of(task: Task) -> list[Source]:
 
 
 def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return the fields of a task with its sources as they are now, of which the spooled ones are used again.
+    """Return the fields of a task whose sources are found again; `sources` are those of its last attempt.
 
-    `sources` are those of the last attempt.
+    The copies of streams are used again.
     """
-    # The addresses themselves, whose queries the names leave out.
-    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
-    shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
+    addresses = {source.name: str(source.path) for source in sources if is_address(source.name)}  # with their queries
+    typed_names = {source.path: source.name for source in sources}
     names = [*dict.fromkeys(task.sources)]
-    kept = {name: copy for name in names if (copy := _copy_of(name, sources)) is not None}
+    copies = {name: copy for name in names if (copy := _copy_of(name, sources)) is not None}
 
     def find(names: Iterable[str]) -> list[FoundFile]:
-        left = [typed.get(name, name) for name in names if name not in kept]
+        left = [addresses.get(name, name) for name in names if name not in copies]
         files = find_inputs(left, task.options, chroma=task.chroma) if left else []
-        # A stream that was not spooled is after the limit, and cannot be read now.
-        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.spooled]
+        # A stream without a copy is after the limit, and cannot be read now.
+        return [replace(file, name=typed_names.get(file.path, file.name)) for file in files if not file.spooled]
 
     files = find(names)
-    for place, name in reversed([*enumerate(names)]):
-        if name in kept:  # in the order in which they were named, since the last row of an id wins
-            files.insert(len(find(names[:place])), kept[name])
+    for index, name in reversed([*enumerate(names)]):
+        if name in copies:  # in the order of the names, since the last row of an id wins
+            files_before = len(find(names[:index]))
+            files.insert(files_before, copies[name])
     found = open_inputs(files, limit=task.options.limit)
     check_first_inputs(found, task.options, model=task.model)
     return fields_of(found)
@@ -54,17 +54,17 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
 def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
     """Return the copy of the stream with an absolute name, if there is one.
 
-    Sources have the names that were typed, perhaps in another working folder. A folder, a glob or an address may end
-    with the name of a stream, and none of its files has its name.
+    Sources have the names that the user typed, perhaps in another working folder. A folder, a glob or an address may
+    end with the name of a stream, but is none.
     """
     if (same := next((source for source in sources if source.name == absolute), None)) is not None:
         return same if same.spooled else None
     is_glob = glob.has_magic(absolute) and not os.path.lexists(absolute)
     if is_glob or is_address(absolute) or Path(absolute).is_dir():
         return None
-    relative = (source for source in sources if source.name != "-")
-    typed_so = (source for source in relative if absolute.endswith(f"{os.sep}{Path(source.name)}"))
-    best = max(typed_so, key=lambda source: len(source.name), default=None)
+    files = (source for source in sources if source.name != "-")
+    matching = (source for source in files if absolute.endswith(f"{os.sep}{Path(source.name)}"))
+    best = max(matching, key=lambda source: len(source.name), default=None)
     return best if best is not None and best.spooled else None
 
 
@@ -72,7 +72,7 @@ def refuse_other_load(task: Task, draft: Task) -> None:
     """Check that a reused task id refers to the same load.
 
     Raises:
-        Refusal: It refers to another one.
+        Refusal: The id refers to another load.
     """
     for what in ("kind", "collection", "chroma", "model", "sources"):
         had, asked = getattr(task, what), getattr(draft, what)
@@ -111,12 +111,13 @@ def _shown(value: str | int | tuple[str, ...] | dict[str, Any] | None) -> str:
 
 
 def _identity(source: Source) -> str:
-    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
-    # The address of a remote file may be signed again each time; its name ignores the signature.
+    """Return the text that identifies a source in every request for the same load."""
+    # The path of a file, since its name depends on the working folder. The name of a stream, whose copy has another
+    # path each time, and of a remote file, whose address may have another signature each time.
     return source.name if source.spooled or is_address(source.name) else str(source.path)
 
 
 def signed_again(task: Task, draft: Task) -> tuple[dict[str, Any], ...]:
-    """Return the inputs of a task with the addresses of a draft of the same load, whose signatures are fresh."""
+    """Return the inputs of a task with the addresses of a draft of the same load, which have fresh signatures."""
     given = {source["name"]: source["path"] for source in draft.inputs if is_address(source["path"])}
     return tuple(source | {"path": given.get(source["name"], source["path"])} for source in task.inputs)

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from signal import _HANDLER
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -35,11 +36,27 @@ def exit_beside_stages(code: int) -> None:
         os._exit(code)
 
 
+def handle_signals(handler: _HANDLER) -> dict[int, _HANDLER]:
+    """Handle the signals that end the program, and return the handlers before; ignored signals stay ignored.
+
+    A signal is ignored from the start under nohup, or in a background job of a shell.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handled = {number: former for number, former in before.items() if former is not signal.SIG_IGN}
+    for number in handled:
+        signal.signal(number, handler)
+    return handled
+
+
+def restore_handlers(before: Mapping[int, _HANDLER]) -> None:
+    """Set the handlers that `handle_signals` returned."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def end_at_once() -> None:
     """End the process at the first signal, without clean-up; ignored signals stay ignored."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, deadly_handler())
+    handle_signals(deadly_handler())
 
 
 def deadly_handler() -> _HANDLER:
@@ -67,9 +84,7 @@ class EndedBySignal(BaseException):
 
 def end_in_order() -> None:
     """Unwind the program at a signal, with its clean-up; signals that are ignored stay ignored."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _raise_ended)
+    handle_signals(_raise_ended)
 
 
 def _raise_ended(number: int, _frame: FrameType | None) -> None:

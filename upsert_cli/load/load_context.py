@@ -1,15 +1,12 @@
-"""The context of one attempt at a task: shows its progress while it waits, and stops it at a signal or a cancel."""
+"""The context of one attempt at a task, which shows its progress and stops it at a signal or a cancel."""
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any, Protocol
 
 from upsert_cli.context import Progress, RunContext
@@ -17,16 +14,16 @@ from upsert_cli.errors import Canceled, Interrupted, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.progress import TimelineRecorder
 from upsert_cli.journal.task import Task
-from upsert_cli.signals import SIGNALS, deadly_handler, die_by_signal
+from upsert_cli.signals import die_by_signal, end_at_once, handle_signals, restore_handlers
 from upsert_cli.store.address import is_server
 from upsert_cli.store.process import LAST_WRITE_SECONDS
 
 SHOW_SECONDS = 0.1  # seconds between two updates of the progress
-CANCEL_POLL_SECONDS = 0.25  # seconds between two checks of the cancel flag, which cost a stat
+CANCEL_POLL_SECONDS = 0.25  # seconds between two checks of the cancel flag; a check costs a stat
 
 
 class Observer(Protocol):
-    """An observer of a running task; called by the main thread only."""
+    """An observer of a running task, which only the main thread calls."""
 
     def started(self, task: Task) -> None:
         """Called when the task begins to be processed."""
@@ -48,13 +45,13 @@ class Observer(Protocol):
 
 
 class LoadContext(RunContext):
-    """A context whose main thread talks to an observer; other threads leave their messages to it."""
+    """The context of one attempt; its main thread calls the observer, also with the messages of other threads."""
 
     def __init__(self, claim: Claim, task: Task, observer: Observer) -> None:
-        """Show nothing yet, and watch no signals until `signals` is entered."""
+        """Show nothing yet, and handle no signals until `signals` is entered."""
         super().__init__(task.total)
         self.reason: UpsertCliError | None = None
-        """The reason for which the task has to stop."""
+        """The reason to stop the task, if there is one."""
 
         self._claim = claim
         self._task = task
@@ -63,14 +60,14 @@ class LoadContext(RunContext):
         self._writing = False
         self._announced = False
         self._next_show = self._next_poll = 0.0
-        self._wanted_since: float | None = None
+        self._stopping_since: float | None = None
         self._messages: SimpleQueue[Callable[[], None]] = SimpleQueue()  # of other threads
 
     # -- stopping -------------------------------------------------------------------------------------------------
 
     @property
     def has_to_stop(self) -> bool:
-        """Whether a signal or a cancel has arrived; asked by the main thread."""
+        """Whether a signal or a cancel has arrived; only the main thread asks."""
         if self.reason is None and time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + CANCEL_POLL_SECONDS
             if self._claim.cancel_requested():
@@ -78,7 +75,7 @@ class LoadContext(RunContext):
         return self.reason is not None
 
     def check(self) -> None:
-        """Show the progress, in the main thread, and raise if the task has to stop.
+        """Raise if the task has to stop; the main thread also shows the progress.
 
         Raises:
             Interrupted: A signal arrived.
@@ -94,19 +91,19 @@ class LoadContext(RunContext):
             self.stop_if_wanted()
 
     def stop_if_wanted(self) -> None:
-        """Raise the reason to stop, if there is one; called by the main thread."""
+        """Raise the reason to stop, if there is one; only the main thread calls this."""
         if self.has_to_stop and self.reason is not None:
             raise self.reason
 
     def check_last_write(self) -> None:
-        """Show the progress, and raise only if a server takes too long to end the write in flight.
+        """Show the progress; raise if the task has to stop and a server does not end the write in flight in time.
 
-        A folder's write has to end. A server may be retried for minutes, and the next attempt sends the same again.
+        A write to a folder has to end. A write to a server may be retried for minutes, and the next attempt repeats it.
         """
         self.show()
         if is_server(self._task.chroma) and self.has_to_stop:
-            self._wanted_since = self._wanted_since or time.monotonic()
-            if time.monotonic() - self._wanted_since >= LAST_WRITE_SECONDS:
+            self._stopping_since = self._stopping_since or time.monotonic()
+            if time.monotonic() - self._stopping_since >= LAST_WRITE_SECONDS:
                 self.stop_if_wanted()
 
     @contextmanager
@@ -120,27 +117,24 @@ class LoadContext(RunContext):
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Stop the task soon at the first signal, and kill the process at the second."""
+        """Stop the task at the first signal, and kill the process at the second."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers; an embedding program keeps its own
+            yield  # only the main thread may set handlers; a program that embeds this one keeps its own
             return
-        # A signal that is ignored from the start (nohup, a shell's background job) stays ignored.
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-        for number in before:
-            signal.signal(number, self._take)
+        before = handle_signals(self._take_signal)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                # Once stopped, there is only the way to the end left: a further signal may kill at once.
-                signal.signal(number, deadly_handler() if isinstance(self.reason, Interrupted) else handler)
+            if isinstance(self.reason, Interrupted):
+                end_at_once()  # the process only has to end, so another signal may kill it
+            else:
+                restore_handlers(before)
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def _take_signal(self, number: int, _frame: object) -> None:
         if isinstance(self.reason, Interrupted):
             self._observer.killed()
             die_by_signal(number)
-        # Also in place of a wish to cancel: who presses Ctrl-C wants this process to die by it.
+        # A signal replaces a cancel as the reason, since its sender wants this process to die by it.
         self.reason = Interrupted(task_id=self._task.id, signal_number=number, queued=self._task.queued)
 
     # -- showing --------------------------------------------------------------------------------------------------
@@ -155,7 +149,7 @@ class LoadContext(RunContext):
             self.show_now()
 
     def show_now(self, *, is_last: bool = False) -> None:
-        """Show the progress even if it was shown a moment ago, and keep it for a report; and all messages so far."""
+        """Show the messages of other threads and the progress, even if just shown; record it in the timeline."""
         if (lost := self._timeline.add(self.progress, is_last=is_last)) is not None:
             self.warning(lost)
         if not is_last:
@@ -165,11 +159,11 @@ class LoadContext(RunContext):
 
     def info(self, message: str) -> None:
         """Show a message, in the main thread."""
-        self._in_main_thread(partial(self._observer.info, message))
+        self._in_main_thread(lambda: self._observer.info(message))
 
     def warning(self, message: str) -> None:
         """Show a warning, in the main thread."""
-        self._in_main_thread(partial(self._observer.warning, message))
+        self._in_main_thread(lambda: self._observer.warning(message))
 
     def rejected(self, records: Sequence[dict[str, Any]]) -> None:
         """Show new records of the rejects file, in the main thread."""

@@ -16,7 +16,7 @@ from tests.support.terminal import Terminal
 from tests.support.worker_standin import StandIns
 from upsert_cli.cluster import unit_load
 from upsert_cli.cluster.scheduler import Scheduler
-from upsert_cli.cluster.unit_load import UnitLoad
+from upsert_cli.cluster.unit_load import load_units
 from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -24,7 +24,7 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.receipts import Receipt
+from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.open import open_task
@@ -68,10 +68,11 @@ class _Load:
 
     def run(self, workers: StandIns) -> Committer:
         committer = Committer(self.claim, self.task, RunContext())
-        with self.claim.receipts() as receipts:
+        sources = self.resources.sources
+        scheduler = Scheduler(workers, count=3, sources=sources, wait=lambda: None)
+        with Receipts.open_at(self.claim.files.receipts) as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
-            load = UnitLoad(committer, receipts, self.resources)
-            load.run(lambda: Scheduler(workers, count=3, sources=self.resources.sources, wait=lambda: None))
+            load_units(committer, receipts, sources, start_scheduler=lambda: scheduler)
         committer.check_complete()
         return committer
 

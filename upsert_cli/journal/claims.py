@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from upsert_cli.atomic import make_folder, sync
 from upsert_cli.errors import (
@@ -23,9 +23,6 @@ from upsert_cli.journal.progress import Checkpoint, read_checkpoint, write_check
 from upsert_cli.journal.rejects import JsonLines, count_rejects, file_size, rejects_extent, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.locks import Holder, Lease, LeaseHeld
-
-if TYPE_CHECKING:
-    from upsert_cli.journal.receipts import Receipts
 
 
 class Claim:
@@ -130,12 +127,6 @@ class Claim:
     def drop_checkpoint(self) -> None:
         """Make the next attempt begin at the start."""
         remove(self.files.of_attempt)
-
-    def receipts(self) -> Receipts:
-        """Open the receipts of a task that is loaded in units."""
-        from upsert_cli.journal.receipts import Receipts
-
-        return Receipts.open_at(self.files.receipts)
 
     def retry_rejects(self, task: Task, start: dict[str, Any]) -> None:
         """Make the next attempt read only the rejected rows, or continue an interrupted attempt of that kind.

@@ -39,8 +39,7 @@ class Committer:
         self.context = context
         self.task = task
         self._options = task.options
-        self._files = claim.files
-        self.missing_path = claim.files.missing
+        self.files = claim.files
         self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
         self._ignored = NOTHING_IGNORED
         self._rejects: JsonLines  # while it is open
@@ -63,7 +62,7 @@ class Committer:
     def has_list(self) -> bool:
         """Whether the list of records to delete is complete."""
         missing = self.checkpoint.missing
-        return missing is not None and (missing == 0 or self.missing_path.exists())
+        return missing is not None and (missing == 0 or self.files.missing.exists())
 
     @property
     def rows(self) -> int:
@@ -72,7 +71,7 @@ class Committer:
 
     def total(self) -> int | None:
         """Return the number of rows to commit, or None if unknown."""
-        return count_rejects(self._files.retry) if self.is_retry else self.task.total
+        return count_rejects(self.files.retry) if self.is_retry else self.task.total
 
     def left(self) -> int | None:
         """Return the number of rows left to commit, or None if unknown."""
@@ -88,27 +87,27 @@ class Committer:
         rows = rows.after(Position.from_json(self.checkpoint.position))
         if not self.is_retry:
             return rows
-        if not self._files.retry.exists():
+        if not self.files.retry.exists():
             raise rejects_lost(self.task.id, self.checkpoint.counts.failed)
         left = itertools.islice(self.rejects_to_retry(), self.checkpoint.retried, None)
         return replace(rows, only=((record["source"], record["row"]) for record in left))
 
     def rejects_to_retry(self) -> Iterator[dict[str, Any]]:
         """Yield the records of all rejects that this attempt retries, including committed ones."""
-        return read_rejects(self._files.retry)
+        return read_rejects(self.files.retry)
 
     @contextmanager
     def open_rejects(self) -> Iterator[None]:
         """Open the rejects file at the checkpoint; later records belong to rows that are read again."""
-        with JsonLines.open_at(self._files.rejects, self.checkpoint.rejects_bytes) as self._rejects:
+        with JsonLines.open_at(self.files.rejects, self.checkpoint.rejects_bytes) as self._rejects:
             yield
 
-    def commit(self, done: Outcome, *, after: Position) -> None:
+    def commit(self, done: Outcome, *, after: Position = START) -> None:
         """Append the rejects of written rows, then save their checkpoint, and count both in the progress.
 
         Args:
             done: The outcome of the next batch, or of a unit whose receipt is saved.
-            after: Where to continue; at the start if the receipts of units tell that.
+            after: The position at which to continue; the start if receipts tell which units are done.
         """
         # In the order of the rows, in which a retry reads them.
         records = sorted(done.rejects, key=lambda record: (self._places[record["source"]], record["row"]))
@@ -156,7 +155,7 @@ class Committer:
                 rows=counts.read,
                 counts=replace(counts, deleted=before.counts.deleted),
                 converted=converted,
-                rejects_bytes=rewrite_rejects(self._files.rejects, rejects),
+                rejects_bytes=rewrite_rejects(self.files.rejects, rejects),
             )
         )
 
@@ -196,8 +195,8 @@ class Committer:
                 message=f"the counts of task {self.task.id} do not add up ({counts.as_json()}); this is a bug, please "
                 f"report it, and load again with `upsert-cli restart {self.task.id} --from-start`"
             )
-        if file_size(self._files.rejects) != self.checkpoint.rejects_bytes or (
-            count_rejects(self._files.rejects) != counts.failed
+        if file_size(self.files.rejects) != self.checkpoint.rejects_bytes or (
+            count_rejects(self.files.rejects) != counts.failed
         ):
             raise rejects_lost(self.task.id, counts.failed)
 

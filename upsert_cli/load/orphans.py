@@ -122,7 +122,7 @@ def list_orphans(committer: Committer, resources: Resources, store: StoreProcess
     context = committer.context
     context.info("looking for records that the sources no longer hold")
     missing = 0
-    with JsonLines.rewriting(committer.missing_path) as orphans:
+    with JsonLines.rewriting(committer.files.missing) as orphans:
         for block in find_orphans(resources, store, context=context):
             orphans.append(block)
             missing += len(block)
@@ -151,7 +151,7 @@ def delete_orphans(committer: Committer, resources: Resources, store: StoreProce
                 f"{restart} reads it again"
             )
     start, missing = committer.checkpoint.unlisted, committer.checkpoint.missing or 0
-    listed = read_json_lines(committer.missing_path, _orphan)
+    listed = read_json_lines(committer.files.missing, _orphan)
     left = (orphan for orphan, _ in itertools.islice(listed, start, missing))
     while block := list(itertools.islice(left, DELETE_ROWS)):
         context.check()
@@ -163,7 +163,7 @@ def delete_orphans(committer: Committer, resources: Resources, store: StoreProce
         committer.deleted(len(block), changed=len(changed))
     if (deleted := committer.checkpoint.unlisted) != missing:
         reason = f"it holds {deleted} records of {missing}; {restart} makes it again"
-        raise JournalDamaged(path=str(committer.missing_path), reason=reason)
+        raise JournalDamaged(path=str(committer.files.missing), reason=reason)
 
 
 def _orphan(value: object) -> RecordRef | None:

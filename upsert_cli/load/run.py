@@ -1,19 +1,17 @@
-"""One attempt at a task: joins the stages, commits their batches, and records how the attempt ended.
+"""One attempt at a task: joins the stages, commits their batches, and records the end of the attempt.
 
 For every batch, in this order: read, compare, embed, write, append rejects, save the checkpoint. The journal may lag
-behind the collection but never leads it, and repeating a batch changes nothing, so a crash anywhere is harmless.
+behind the collection but never leads it, and repeating a batch changes nothing, so a crash at any step is harmless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TypeAlias
 
 from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, TargetInUse, UpsertCliError
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
@@ -21,28 +19,28 @@ from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import delete_orphans, list_orphans
 from upsert_cli.load.request import IfRunning, OpenedTask
 from upsert_cli.load.resources import Resources
+from upsert_cli.pipeline.batch import BatchOutcome
 from upsert_cli.pipeline.prefetch import StageStopped, in_thread
 from upsert_cli.pipeline.stages import Stages
-from upsert_cli.sources.rows import Rows
 from upsert_cli.store.process import StoreProcess
 
-UnitLoader: TypeAlias = Callable[[Committer, Receipts, Resources], None]
-"""Loads all units of a task that have no receipt, by several workers."""
+UnitLoader = Callable[[Committer, Resources, int], None]
+"""Loads all units of a task that have no receipt, by several workers, into a collection with some records."""
 
 
 def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wait_until: float) -> Task:
     """Run a task from its checkpoint to its end, and return it in its final state.
 
     Args:
-        claim: The right to run it; it is pending.
+        claim: The right to run the task, which is pending.
         observer: Shows the progress.
         load_in_units: Loads a task whose engine is a cluster.
-        wait_until: Monotonic seconds at which waiting for another task that has the target's folder ends in a refusal.
+        wait_until: Monotonic seconds until which to wait for another task that has the target's folder.
 
     Raises:
-        Interrupted: A signal stopped it; its written batches are committed, and a queued task is pending again.
-        Canceled: Another process canceled it.
-        UpsertCliError: It failed or was refused, which its record says too.
+        Interrupted: A signal stopped the task; its written batches are committed, and a queued task is pending again.
+        Canceled: Another process canceled the task.
+        UpsertCliError: The task failed or was refused, as its record says, too.
     """
     task = replace(claim.begin(), running=True)
     context = LoadContext(claim, task, observer)
@@ -53,13 +51,13 @@ def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wai
             attempt.load(load_in_units, wait_until=wait_until)
             task = attempt.finish(TaskStatus.DONE, None)
         except BaseException as error:
-            reason = attempt.reason_of(error)
-            attempt.finish_after(reason)
-            if reason is error:
+            reported = attempt.error_to_report(error)
+            attempt.finish_after(reported)
+            if reported is error:
                 raise
-            raise reason from error
+            raise reported from error
         if isinstance(context.reason, Interrupted):
-            # The signal came too late to stop anything, but its sender wants this process to die by it.
+            # The signal came too late to stop the load, but its sender wants this process to die by it.
             raise Interrupted(task_id=task.id, signal_number=context.reason.signal_number, done=True)
     return task
 
@@ -73,15 +71,15 @@ def run_opened(
     if_running: IfRunning = "refuse",
     wait_until: float = 0.0,
 ) -> OpenedTask:
-    """Run a task that was opened with a claim, and return it at its end; for the rest, see `run_task`.
+    """Run a task that was opened with a claim, and return it at its end; see `run_task` about the errors.
 
     Args:
         opened: The task.
-        claim: That of `opened`, which the caller releases.
+        claim: The claim of `opened`, which the caller releases.
         observer: Shows the progress.
         load_in_units: Loads a task whose engine is a cluster.
-        if_running: Applies while another task has the target's folder; `skip` leaves the task as it was.
-        wait_until: Monotonic seconds at which waiting for that other task ends in a refusal.
+        if_running: The reaction if another task has the target's folder; `skip` leaves this task as it was.
+        wait_until: Monotonic seconds until which to wait for that other task.
     """
     until = wait_until if if_running == "wait" else 0.0
     try:
@@ -89,7 +87,7 @@ def run_opened(
     except TargetInUse as error:
         if if_running != "skip":
             raise
-        # Another process took the folder in the short time since it was found free.
+        # Another process took the folder a moment after it was found free.
         if opened.created:
             claim.withdraw()
         left = None if opened.created else claim.task()
@@ -107,24 +105,23 @@ class _Attempt:
         self._committer = Committer(claim, task, context)
         self._progress = context.progress
         self._resources = Resources(task, leases=claim.leases, context=context)
-        self._unsearched: SourceUnreadable | None = None
+        self._search_error: SourceUnreadable | None = None
 
     def load(self, load_in_units: UnitLoader, *, wait_until: float) -> None:
         """Load everything after the checkpoint."""
         committer, resources = self._committer, self._resources
-        rows = committer.rows_left(resources.rows)
         resources.check_unchanged()
-        # Before a store starts, since the model may refuse the options; in a thread, since it may have to be fetched.
+        # Before the store starts, since the model may not suit the options; in a thread, since a fetch takes minutes.
         in_thread(lambda: resources.recipe, wait=self._context.check)
         with self._progress.busy("opening"):
             store = resources.start_store(rows=committer.left(), wait_until=wait_until)
         with store:
-            if self._options.engine == "local" or committer.is_retry:  # whose few rows are for this process
-                self._load_batches(rows, store)
+            if self._options.engine == "local" or committer.is_retry:  # a retry has too few rows for a cluster
+                self._load_batches(store)
             else:
-                self._load_units(load_in_units, store)
-            if self._unsearched is not None:
-                raise self._unsearched
+                load_in_units(committer, resources, self._open(store))
+            if self._search_error is not None:
+                raise self._search_error
             if self._options.delete_missing:
                 delete_orphans(committer, resources, store)
             self._progress.stage = "flushing"
@@ -135,9 +132,10 @@ class _Attempt:
         resources.check_read()
         committer.check_complete()
 
-    def _load_batches(self, rows: Rows, store: StoreProcess) -> None:
-        """Load batches in this process."""
+    def _load_batches(self, store: StoreProcess) -> None:
+        """Load rows in this process, in batches."""
         committer, resources = self._committer, self._resources
+        rows = committer.rows_left(resources.rows)
         with self._progress.busy("opening"):
             is_empty = store.is_empty()
         stages = Stages(self._options, self._context, resources.loader, wait=lambda: self._wait(stages))
@@ -151,25 +149,32 @@ class _Attempt:
             try:
                 self._open(store)
                 stack.enter_context(committer.open_rejects())
-                count = self._options.writers - 1 if resources.location.is_shared else 0
-                stores = [store, *(stack.enter_context(store.helper()) for _ in range(count))]
+                helpers = self._options.writers - 1 if resources.location.is_shared else 0
+                stores = [store, *(stack.enter_context(store.helper()) for _ in range(helpers))]
             except BaseException:
-                read.close()  # no other stage has it yet
+                read.close()  # the next stage, which would close it, has not begun
                 raise
-            with closing(stages.run(read, stores)) as outcomes:
-                try:
-                    for outcome in outcomes:
-                        committer.commit(outcome, after=outcome.after)
-                        self._progress.seconds |= _busy_seconds(stores)
-                        self._context.show_now()
-                        if not committer.is_retry:  # a retry begins with all failures that there were
-                            committer.check_failures()
-                except BaseException as error:
-                    for each in stores:
-                        each.abandon()  # a write in flight is not waited for
-                    if isinstance(error, StageStopped):
-                        self._context.stop_if_wanted()
-                    raise
+            outcomes = stack.enter_context(closing(stages.run(read, stores)))
+            try:
+                self._commit(outcomes, stores)
+            except BaseException:
+                for each in stores:
+                    each.abandon()  # without waiting for the write in flight
+                raise
+
+    def _commit(self, outcomes: Iterable[BatchOutcome], stores: Sequence[StoreProcess]) -> None:
+        """Commit each batch after the stores have acknowledged it."""
+        committer = self._committer
+        try:
+            for outcome in outcomes:
+                committer.commit(outcome, after=outcome.after)
+                self._progress.seconds |= _busy_seconds(stores)
+                self._context.show_now()
+                if not committer.is_retry:  # a retry begins with all failures of the attempt before
+                    committer.check_failures()
+        except StageStopped:
+            self._context.stop_if_wanted()
+            raise
 
     def _wait(self, stages: Stages) -> None:
         """Stop the stages if the task has to stop; their batches in flight are still committed."""
@@ -177,19 +182,12 @@ class _Attempt:
         if self._context.has_to_stop:
             stages.stopping.set()
 
-    def _load_units(self, load_in_units: UnitLoader, store: StoreProcess) -> None:
-        """Load units by the workers of a cluster."""
-        is_empty = not self._open(store)
-        with self._claim.receipts() as receipts:
-            receipts.begin(is_empty=is_empty)
-            load_in_units(self._committer, receipts, self._resources)
-
     def _open(self, store: StoreProcess) -> int:
-        """Wait until the collection is open, list the records to delete, and return how many records it has."""
+        """Wait until the collection is open, list the records to delete, and return the number of all records."""
         with self._progress.busy("opening"):
             opened = store.opened()
         if opened.created and self._committer.checkpoint.rows:
-            store.drop()  # or the next attempt would find it, and continue after records that are gone
+            store.drop()  # or the next attempt would find the new collection, and not miss the old records
             raise self._resources.collection_deleted(rows=self._committer.checkpoint.rows)
         if opened.upgrade is not None:
             self._context.warning(opened.upgrade)
@@ -202,7 +200,7 @@ class _Attempt:
                 try:
                     list_orphans(self._committer, self._resources, store, is_empty=not opened.count)
                 except SourceUnreadable as error:
-                    self._unsearched = error  # the rows before the break are loaded, and nothing is deleted
+                    self._search_error = error  # the rows before the break are loaded, and nothing is deleted
         self._progress.stage = "loading"
         return opened.count
 
@@ -211,8 +209,8 @@ class _Attempt:
         self._context.show_now(is_last=True)
         return self._committer.finish(status, detail=detail, stopped_by=stopped_by)
 
-    def reason_of(self, error: BaseException) -> BaseException:
-        """Return the error to report: a wish to stop explains any failure that it causes."""
+    def error_to_report(self, error: BaseException) -> BaseException:
+        """Return the error that explains a failure, such as the signal that caused it."""
         if isinstance(self._context.reason, Interrupted):
             return self._context.reason
         if isinstance(error, Refusal) and self._committer.has_advanced:
@@ -223,7 +221,7 @@ class _Attempt:
         return limit_reached(error) or error
 
     def finish_after(self, error: BaseException) -> None:
-        """Write the reason for the end into the task's record; if that fails too, the first error counts."""
+        """Record an error as the end of the attempt; only warn if that fails, since the first error counts."""
         stopped_by = None
         match error:
             case Canceled():
@@ -232,7 +230,7 @@ class _Attempt:
                 status = TaskStatus.REFUSED
             case Interrupted():
                 stopped_by = error.signal_name
-                status = TaskStatus.PENDING if error.queued else TaskStatus.FAILED  # pending for the next worker
+                status = TaskStatus.PENDING if error.queued else TaskStatus.FAILED  # another worker continues it
             case _:
                 status = TaskStatus.FAILED
         is_known = isinstance(error, UpsertCliError)

@@ -182,12 +182,17 @@ def _cloud_url() -> str:
 # -- credentials -------------------------------------------------------------------------------------------------------
 
 
+def secrets_in_environment() -> tuple[str, ...]:
+    """Return the names of the environment variables with credentials that are set."""
+    return tuple(name for name in SECRET_VARIABLES if os.environ.get(name))
+
+
 def source_credentials(chroma: str, target: str | None) -> str:
     """Return the beginning of the names of the variables with the credentials for a source.
 
     The target's are used only if none are set for the source and they cannot be meant for another server.
     """
-    own = any(os.environ.get(name) for name in SECRET_VARIABLES if name.startswith(OF_SOURCE))
+    own = any(name.startswith(OF_SOURCE) for name in secrets_in_environment())
     is_other = target is not None and is_server(target) and _origin(target) != _origin(chroma)
     return OF_SOURCE if own or is_other else OF_TARGET
 

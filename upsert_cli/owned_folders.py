@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,24 @@ class Leftover:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def owned_folder(prefix: str, *, parent: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder that this process owns, and remove it at the end.
+
+    Stale folders of the same prefix are removed first. `parent` is the system's temporary folder by default.
+    """
+    import tempfile
+
+    parent = parent or Path(tempfile.gettempdir())
+    remove_stale(parent.glob(f"{prefix}*"))
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name:
+        descriptor = own(Path(name))
+        try:
+            yield Path(name)
+        finally:
+            os.close(descriptor)
 
 
 def own(folder: Path, *, shared: bool = False) -> int:

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import traceback
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.identity import Model, ModelIdentity
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.receipts import Loaded, Receipt, follow
 from upsert_cli.journal.task import Task
 from upsert_cli.load.resources import Resources
-from upsert_cli.owned_folders import own, remove_stale
+from upsert_cli.owned_folders import owned_folder
 from upsert_cli.pipeline.batches import Pace
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.rows import UNIT_ROWS, Unit
 from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
 
-FOLDER_PREFIX = "upsert-cli-worker-"  # of the names of folders for a lease that nobody else has
-OPEN_UNIT_ROWS = 32 * UNIT_ROWS  # rows after which a unit without a known end is split; some minutes of work
+FOLDER_PREFIX = "upsert-cli-worker-"  # begins the names of folders with the lease of one worker
+OPEN_UNIT_ROWS = 32 * UNIT_ROWS  # rows, some minutes of work, after which a unit without a known end is split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """Everything that a worker needs to know of a task, without secrets."""
+    """The specification of a task for its workers, without secrets."""
 
     task: Task
-    """All workers must see its files under the same paths."""
+    """All workers must find its files at the same paths."""
 
     origin: ModelIdentity
-    """The model or the vectors that the process that runs the task has found; `OwnVectors`, or a model's identity."""
+    """The origin of the vectors that the process which runs the task has found: a model's identity, or `OwnVectors`."""
 
     secrets: tuple[str, ...] = ()
-    """Names, never values, of the environment variables that hold the credentials of the target."""
+    """The names, but not the values, of the environment variables with the credentials of the target."""
 
     version: str = __version__
 
@@ -46,19 +44,18 @@ class Spec:
 class UnitRunner:
     """A loader of units, one after the other, which keeps the model loaded and the collection open between them.
 
-    It is an actor on Ray. Its methods return all errors in receipts, since Ray would end it for one that is raised.
+    On Ray it is an actor. It returns all errors in receipts, since Ray would end an actor that raises an error.
     """
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._options = spec.task.options
         self._pace = Pace(self._options.batch_size)
-        # Ray ends workers by killing them, so their folders are left to a later one.
-        remove_stale(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"))
-        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)
-        self._owned = own(Path(self._folder.name))
-        # The process that runs the task holds the lease on the collection; workers do not exclude each other.
-        self._resources = Resources(spec.task, leases=Path(self._folder.name), found=spec.origin, machine=_here())
+        # The process that runs the task has the lease on the collection. Each worker has a folder of leases to itself,
+        # since workers do not exclude each other. Ray kills workers, so a later worker removes the folder.
+        self._folders = ExitStack()
+        leases = self._folders.enter_context(owned_folder(FOLDER_PREFIX))
+        self._resources = Resources(spec.task, leases=leases, found=spec.origin, machine=_here())
         self._writer: StoreProcess | None = None
         self._fault: Exception | None = None
 
@@ -67,9 +64,9 @@ class UnitRunner:
         try:
             writer = self._ready()
             may_be_unchanged = writer.opened().count and not self._options.force
-            if isinstance(self._resources.model, Model) and not may_be_unchanged:
-                self._resources.loader.embedder()
-        except Exception as error:  # noqa: BLE001  # reported in the receipt of the first unit
+            if not may_be_unchanged:
+                self._resources.load_model()
+        except Exception as error:  # noqa: BLE001  # the receipt of the first unit reports it
             self._hang_up()
             self._fault = error
 
@@ -77,7 +74,7 @@ class UnitRunner:
         """Load a unit; its receipt reports any error."""
         try:
             return self._run(unit)
-        except Exception as error:  # noqa: BLE001  # the receiver of the receipt raises it
+        except Exception as error:  # noqa: BLE001  # the process that runs the task raises it
             self._hang_up()
             return Receipt(unit=unit, error=_portable(error))
 
@@ -100,7 +97,7 @@ class UnitRunner:
         resources, writer = self._resources, self._ready()
         resources.check_source(unit.start.source)
         written_before = writer.seconds["writing"]
-        # A row that is loaded once more, since its id came again, may look unchanged and hold another row's metadata.
+        # The last row of a repeated id is written even if it looks unchanged: the metadata may be another row's.
         options = self._options if unit.only is None else replace(self._options, force=True)
         context = RunContext()
         stages = Stages(options, context, resources.loader, pace=self._pace)
@@ -114,7 +111,7 @@ class UnitRunner:
                     done, after = done.plus(outcome), outcome.after
                     follow(ids, outcome.loaded)
                     if is_long := unit.end is None and done.counts.read >= OPEN_UNIT_ROWS:
-                        stages.stopping.set()  # what is being written by now still counts
+                        stages.stopping.set()  # the batches that are being written are still yielded
             except (SourceUnreadable, StageStopped) as error:
                 done = replace(done, rest=unit.rest_from(after), error=None if is_long else error)
         context.progress.add("writing", writer.seconds["writing"] - written_before)
@@ -127,7 +124,7 @@ class UnitRunner:
         )
 
     def _ready(self) -> StoreProcess:
-        """Return the open collection, once this machine has the version, the credentials and the model of the task."""
+        """Return the open collection; check first that this machine has the task's version, credentials and model."""
         spec, here = self._spec, _here()
         if spec.version != __version__:
             raise UpsertCliError(

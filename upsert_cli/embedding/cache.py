@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from upsert_cli.atomic import sync
 from upsert_cli.errors import reason_of
-from upsert_cli.owned_folders import Leftover, is_owned, own, remove_stale, unowned
+from upsert_cli.owned_folders import Leftover, is_owned, own, owned_folder, unowned
 from upsert_cli.paths import expanded, no_home, user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
@@ -61,10 +60,8 @@ def staging() -> Iterator[Path]:
     """Provide a folder to make a model in, on the cache's file system; it is removed afterwards in any case."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    remove_stale(cache.glob(f"{STAGING_PREFIX}*"))
-    temporary = tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=cache, ignore_cleanup_errors=True)
-    with temporary as folder, _owned(Path(folder)):
-        yield Path(folder)
+    with owned_folder(STAGING_PREFIX, parent=cache) as folder:
+        yield folder
 
 
 @contextlib.contextmanager
@@ -72,15 +69,9 @@ def downloading() -> Iterator[Path]:
     """Provide the folder of the hub's client, owned together with other processes that download into it."""
     folder = cache_folder() / HUB_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with _owned(folder, shared=True):
-        yield folder
-
-
-@contextlib.contextmanager
-def _owned(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    descriptor = own(folder, shared=shared)
+    descriptor = own(folder, shared=True)
     try:
-        yield
+        yield folder
     finally:
         os.close(descriptor)
 

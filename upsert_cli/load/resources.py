@@ -101,6 +101,11 @@ class Resources:
         """The loader of the model, which the first text to embed needs."""
         return Loader(self._context.progress.busy("loading")(lambda: load_embedder(self.model, self.task.options)))
 
+    def load_model(self) -> None:
+        """Load the model now, unless the items bring their vectors."""
+        if isinstance(self.model, Model):
+            self.loader.embedder()
+
     def in_use(self) -> TargetInUse | None:
         """Return the error if another process holds the target; the load waits for the last write of a dead one."""
         holder = self.location.holder()

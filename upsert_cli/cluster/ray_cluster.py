@@ -1,4 +1,4 @@
-"""A Ray cluster, an existing one or one for this load alone, and the actors in it."""
+"""A Ray cluster, either an existing one or one for this load alone, and the actors in it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.redaction import error_line
 from upsert_cli.sources.rows import Unit
 
-STEP = 0.05  # seconds between two checks of the context while a cluster is joined
-ANSWER_SECONDS = 5.0  # seconds for a connection to a cluster's head; Ray itself would try for ever
-JOIN_SECONDS = 90.0  # seconds to join a cluster; Ray would ask a server that is no head of a cluster for ever
+STEP = 0.05  # seconds between two checks of the context while joining a cluster
+ANSWER_SECONDS = 5.0  # seconds for a connection to a cluster's head; Ray itself would try forever
+JOIN_SECONDS = 90.0  # seconds to join a cluster; Ray would ask a server that is no head forever
 LEAVE_SECONDS = 4.0  # seconds that leaving a cluster may take; its workers are dead by then
-TOKEN_BYTES = 32  # of the token of a cluster that is made for one load
+TOKEN_BYTES = 32  # of the token for a cluster that is started for one load
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
 
     Args:
         address: `auto`, `local`, or `HOST:PORT`.
-        wait: Called while that takes time; may raise to give up.
+        wait: Called again and again until the cluster is joined; may raise to give up.
 
     Raises:
         UpsertCliError: No cluster answers, or it refuses the connection.
@@ -53,7 +53,7 @@ def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
 
         ray.shutdown()
 
-    # Ray's own processes end with the thread that started them, so this thread lives as long as they are needed. In the
+    # Ray's processes end with the thread that started them, so this thread lives as long as they are needed. In the
     # main thread, Ray would also replace our signal handlers.
     member = threading.Thread(target=be_member, name="ray", daemon=True)
     member.start()
@@ -66,19 +66,17 @@ def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
 
 
 def _connect(address: str) -> None:
-    # Ray reads these when it is imported. It would report usage, and leave a token in the home folder.
+    # Ray reads these variables when it is imported. Otherwise it reports usage, and leaves a token in the home folder.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address == "local":
         os.environ["RAY_AUTH_MODE"] = "token"
         # One token for all clusters of this process, since Ray reads it once.
         os.environ.setdefault("RAY_AUTH_TOKEN", os.urandom(TOKEN_BYTES).hex())
     import ray
-    from ray._private import worker as ray_worker
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    _await_head(address)
-    # Ray would print the workers' output to standard output.
-    ray_worker._worker_logs_enabled = False
+    _check_head(address)
+    ray._private.worker._worker_logs_enabled = False  # or Ray prints the workers' output to standard output
     ray.init(
         address=address,
         include_dashboard=False if address == "local" else None,
@@ -89,6 +87,7 @@ def _connect(address: str) -> None:
 
 
 def _await_joined(joined: Future[None], address: str, wait: Callable[[], None]) -> None:
+    """Wait until the thread of the cluster has joined it, and then handle SIGTERM as before."""
     until = time.monotonic() + JOIN_SECONDS
     while not joined.done():
         wait_for([joined], timeout=STEP)
@@ -99,7 +98,7 @@ def _await_joined(joined: Future[None], address: str, wait: Callable[[], None]) 
         raise _unreachable(address, error_line(error)) from error
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
-        # Ray's native code has put a handler before ours, which prints a stack trace.
+        # Ray's native code has replaced our handler by one that prints a stack trace.
         signal.signal(signal.SIGTERM, handler)
 
 
@@ -111,15 +110,15 @@ def _unreachable(address: str, reason: str) -> UpsertCliError:
     )
 
 
-def _await_head(address: str) -> None:
+def _check_head(address: str) -> None:
     """Check that a server answers at the address where Ray will look for a cluster.
 
     Raises:
-        OSError: None does.
+        OSError: No server answers.
     """
-    from ray._private import services
+    import ray
 
-    found = services.canonicalize_bootstrap_address(address)
+    found = ray._private.services.canonicalize_bootstrap_address(address)
     if found is not None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
@@ -130,12 +129,12 @@ def plan_workers(workers: int | None, threads: int | None, *, gpus: float) -> tu
 
     Args:
         workers: The number of workers that the user asks for, if any.
-        threads: The processors of each that the user asks for, if any.
-        gpus: The GPUs of each.
+        threads: The processors of each worker that the user asks for, if any.
+        gpus: The GPUs of each worker.
 
     Returns:
-        The number of workers, the processors of each, and how many fit into the cluster now; the others wait until it
-        grows.
+        The number of workers, the processors of each, and the number of workers that fit into the cluster now; the
+        others wait until it grows.
     """
     import ray
 
@@ -155,12 +154,11 @@ class RayWorkers:
     """Actors with at most one unit each, so that a unit that kills its worker harms no other unit."""
 
     def __init__(self, spec: Spec, *, threads: int, gpus: float) -> None:
-        """Start nothing yet; a cluster is joined already. Each worker gets `threads` processors and `gpus` GPUs."""
+        """Start no actor yet, in a cluster that was joined; each actor gets `threads` processors and `gpus` GPUs."""
         import ray
 
         self._ray = ray
-        # Without restarts and retries by Ray: only the scheduler knows which units have a receipt, and which row kills
-        # a worker.
+        # Without restarts and retries by Ray, since only the scheduler knows which units have a receipt.
         options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
         self._actor = ray.remote(num_cpus=threads, num_gpus=gpus, **options)(UnitRunner)
         self._spec = spec
@@ -195,13 +193,13 @@ class RayWorkers:
             raise _cluster_lost(error) from error  # the methods of the actor catch all other errors
         except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
             with suppress(exceptions.RayError):
-                self._ray.kill(self._actors.pop(worker))  # an actor that only cannot be reached must not continue
+                self._ray.kill(self._actors.pop(worker))  # the actor may still run, and only be out of reach
             return Event(worker, death=error_line(error))
         except exceptions.RayError as error:
             raise _cluster_lost(error) from error
 
     def stop(self) -> None:
-        """Kill all actors, in the middle of their work."""
+        """Kill all actors, even in the middle of their work."""
         from ray import exceptions
 
         for actor in self._actors.values():

@@ -1,4 +1,4 @@
-"""The scheduler of units: gives the unit of a worker that dies to another worker.
+"""The scheduler of units, which gives the unit of a worker that died to another worker.
 
 A unit that kills worker after worker is halved until the row is found, so that one row costs no other row.
 """
@@ -20,10 +20,10 @@ from upsert_cli.sources.rows import Unit
 from upsert_cli.sources.source import Source
 
 EVENT_SECONDS = 0.1  # seconds between two checks of the run's context
-TRIES = 3  # workers that may die with a unit before it is halved; machines go away for other reasons too
-TRIES_ALONE = 2  # workers that may die with a single row before it is blamed
-MAX_DEATHS = 40  # workers that may die with parts of a unit; a row is found after some 16
-MAX_FAILED_STARTS = 5  # workers that die before they are ready, one after the other, before the load ends
+TRIES = 3  # workers that may die with a unit before it is halved; machines also go away for other reasons
+TRIES_ALONE = 2  # workers that may die with a single row before it is rejected
+MAX_DEATHS = 40  # workers that may die with parts of a unit; a row is found after about 16 deaths
+MAX_FAILED_STARTS = 5  # workers that may die one after the other before they are ready; then the load ends
 
 
 class Event(NamedTuple):
@@ -31,10 +31,10 @@ class Event(NamedTuple):
 
     worker: int
     receipt: Receipt | None = None
-    """Of its unit."""
+    """The receipt of the finished unit."""
 
     death: str | None = None
-    """One line of reason."""
+    """The reason of the death, in one line."""
 
 
 class Workers(Protocol):
@@ -52,7 +52,7 @@ class Workers(Protocol):
 
 @dataclass(slots=True)
 class _Suspect:
-    """A unit that workers died with, and the receipts of its parts."""
+    """A unit with which workers died, and the receipts of its parts."""
 
     unit: Unit
     deaths: int = 0
@@ -61,18 +61,18 @@ class _Suspect:
 
     receipts: list[Receipt] = field(default_factory=list)
 
-    def sum(self) -> Receipt:
-        """Return the receipt of the whole unit."""
+    def whole_receipt(self) -> Receipt:
+        """Return the receipt of the whole unit, once all parts have receipts."""
         merged = Receipt(unit=self.unit)
-        for one in sorted(self.receipts, key=lambda receipt: receipt.unit.after):
+        for part in sorted(self.receipts, key=lambda receipt: receipt.unit.after):
             merged = replace(
-                merged.plus(one),
-                # Kept apart: parts are loaded at the same time, so any of them may have written an id last.
-                ids=[*merged.ids, *one.ids],
-                embedded=merged.embedded + one.embedded,
-                seconds=Counter(merged.seconds) + Counter(one.seconds),
-                rest=one.rest,
-                error=merged.error or one.error,
+                merged.plus(part),
+                # Not merged: parts are loaded at the same time, and any of them may have written an id last.
+                ids=[*merged.ids, *part.ids],
+                embedded=merged.embedded + part.embedded,
+                seconds=Counter(merged.seconds) + Counter(part.seconds),
+                rest=part.rest,
+                error=merged.error or part.error,
             )
         return merged
 
@@ -86,7 +86,7 @@ class Scheduler:
         Args:
             workers: Starts and watches the workers.
             count: Number of workers at the same time.
-            sources: Named in the rejects of rows that kill workers.
+            sources: The sources of the units, for the rejects of rows that kill workers.
             wait: Called about every `EVENT_SECONDS`; may raise to give up.
         """
         self._workers = workers
@@ -96,7 +96,7 @@ class Scheduler:
         self._starting: set[int] = set()
         self._idle: list[int] = []
         self._busy: dict[int, Unit] = {}
-        self._next: deque[Unit] = deque()  # returned units first, then a new one
+        self._next: deque[Unit] = deque()  # the units of dead workers first, then a new one
         self._units: Iterator[Unit] = iter(())
         self._tries: Counter[str] = Counter()
         self._suspects: dict[str, _Suspect] = {}
@@ -106,7 +106,7 @@ class Scheduler:
     def run(self, units: Iterator[Unit]) -> Iterator[Receipt]:
         """Yield the receipts of units in the order of their arrival.
 
-        After a receipt with an error no further unit begins, and the units in progress are finished.
+        After a receipt with an error, no further unit begins, and the units in progress are finished.
 
         Raises:
             UpsertCliError: No worker starts, or workers die with a unit whose number of rows is unknown.
@@ -132,7 +132,7 @@ class Scheduler:
             self._wait()
 
     def _has_unit(self) -> bool:
-        """Check that there is a unit to give to a worker."""
+        """Check that there is a unit to give to a worker; take the next one if no unit waits."""
         if not self._next and not self._is_ending:
             self._next.extend(itertools.islice(self._units, 1))
         return bool(self._next) and not self._is_ending
@@ -141,17 +141,22 @@ class Scheduler:
         return len(self._starting) + len(self._idle) + len(self._busy)
 
     def _handle(self, event: Event) -> Receipt | None:
-        worker = event.worker
-        unit = self._busy.pop(worker, None)
-        if event.death is None:
-            self._idle.append(worker)
-            if unit is not None and event.receipt is not None:
-                return self._finish(unit, event.receipt)
-            self._starting.remove(worker)
-            self._failed_starts = 0
+        """Return the receipt that an event brings, if any."""
+        unit = self._busy.pop(event.worker, None)
+        if event.death is not None:
+            if unit is not None:
+                return self._retry_or_halve(unit, event.death)
+            self._bury(event.worker, event.death)
             return None
-        if unit is not None:
-            return self._retry_or_halve(unit, event.death)
+        self._idle.append(event.worker)
+        if unit is not None and event.receipt is not None:
+            return self._finish(unit, event.receipt)
+        self._starting.remove(event.worker)
+        self._failed_starts = 0
+        return None
+
+    def _bury(self, worker: int, reason: str) -> None:
+        """Forget a worker that died without a unit."""
         if worker in self._idle:
             self._idle.remove(worker)
         elif worker in self._starting:
@@ -159,13 +164,12 @@ class Scheduler:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
                 raise UpsertCliError(
-                    message=f"{self._failed_starts} workers died one after the other before they were ready: "
-                    f"{event.death}; every machine of the cluster needs this version of upsert-cli in the Python that "
-                    f"Ray runs there"
+                    message=f"{self._failed_starts} workers died one after the other before they were ready: {reason}; "
+                    f"every machine of the cluster needs this version of upsert-cli in the Python that Ray runs there"
                 )
-        return None
 
     def _finish(self, unit: Unit, receipt: Receipt) -> Receipt | None:
+        """Return the receipt of a unit; of a part of a suspect, only once all parts are done."""
         suspect = self._suspects.pop(unit.id, None)
         if receipt.error is not None:  # it ends the load
             return receipt if suspect is None else Receipt(unit=unit, error=receipt.error)
@@ -173,9 +177,10 @@ class Scheduler:
             return receipt
         suspect.receipts.append(receipt)
         suspect.parts -= 1
-        return suspect.sum() if suspect.parts == 0 else None
+        return suspect.whole_receipt() if suspect.parts == 0 else None
 
     def _retry_or_halve(self, unit: Unit, reason: str) -> Receipt | None:
+        """Give a unit back after the death of its worker, whole or in halves, or reject its rows."""
         suspect = self._suspects.setdefault(unit.id, _Suspect(unit))
         suspect.deaths += 1
         self._tries[unit.id] += 1
@@ -194,7 +199,7 @@ class Scheduler:
         return None
 
     def _reject_rows(self, unit: Unit, deaths: int, reason: str) -> Receipt:
-        """Return a receipt that rejects the rows of a unit unread, since reading them may kill a worker."""
+        """Return a receipt that rejects the rows of a unit, without their items: reading them may end this process."""
         source = self._sources[unit.start.source].name
         if unit.end is None:
             raise UpsertCliError(

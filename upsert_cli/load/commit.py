@@ -26,21 +26,21 @@ from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows
 
-PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage of fewer says little
+PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage of fewer rows means little
 
 
 class Committer:
     """The commits of one attempt at a task; a batch is committed only after the store has acknowledged it."""
 
     def __init__(self, claim: Claim, task: Task, context: RunContext) -> None:
-        """Continue at the checkpoint of the last attempt; `context` gets a new progress, and the rejects."""
+        """Continue at the checkpoint of the last attempt; `context` gets a new progress, and later the rejects."""
         self.checkpoint = claim.checkpoint() or Checkpoint(position=START.as_json())
         self._claim = claim
         self.context = context
         self.task = task
         self._options = task.options
         self.files = claim.files
-        self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
+        self._order = {source["name"]: index for index, source in enumerate(task.inputs)}
         self._ignored = NOTHING_IGNORED
         self._rejects: JsonLines  # while it is open
         self._rows_at_start = self.checkpoint.rows
@@ -66,7 +66,7 @@ class Committer:
 
     @property
     def rows(self) -> int:
-        """The number of committed rows, of the rejects in a retry and of all rows otherwise."""
+        """The number of committed rows: in a retry, of the rejects; otherwise, of all rows."""
         return self.checkpoint.rows if self.checkpoint.retried is None else self.checkpoint.retried
 
     def total(self) -> int | None:
@@ -79,10 +79,10 @@ class Committer:
         return None if total is None else max(0, total - self.rows)
 
     def rows_left(self, rows: Rows) -> Rows:
-        """Return those of the task's rows that follow the checkpoint; in a retry, the rejects that are left to retry.
+        """Return the rows of the task after the checkpoint; in a retry, only the rejects that are left to retry.
 
         Raises:
-            UpsertCliError: The records of these rejects are not there any more.
+            UpsertCliError: The retry file is gone.
         """
         rows = rows.after(Position.from_json(self.checkpoint.position))
         if not self.is_retry:
@@ -98,7 +98,7 @@ class Committer:
 
     @contextmanager
     def open_rejects(self) -> Iterator[None]:
-        """Open the rejects file at the checkpoint; later records belong to rows that are read again."""
+        """Open the rejects file at the checkpoint; later rejects are dropped, since their rows are read again."""
         with JsonLines.open_at(self.files.rejects, self.checkpoint.rejects_bytes) as self._rejects:
             yield
 
@@ -109,8 +109,8 @@ class Committer:
             done: The outcome of the next batch, or of a unit whose receipt is saved.
             after: The position at which to continue; the start if receipts tell which units are done.
         """
-        # In the order of the rows, in which a retry reads them.
-        records = sorted(done.rejects, key=lambda record: (self._places[record["source"]], record["row"]))
+        # In the order of their rows, in which a retry reads them.
+        records = sorted(done.rejects, key=lambda record: (self._order[record["source"]], record["row"]))
         checkpoint = replace(
             self.checkpoint,
             position=after.as_json(),
@@ -128,11 +128,11 @@ class Committer:
             self.context.rejected(records)
 
     def listed(self, missing: int) -> None:
-        """Commit the length of the list of records to delete."""
+        """Commit the list of records to delete, given its length."""
         self._save(replace(self.checkpoint, missing=missing, unlisted=0))
 
     def deleted(self, records: int, *, changed: int) -> None:
-        """Commit the next records of the list; some had changed and were kept."""
+        """Commit the deletion of the next records of the list, of which `changed` were kept."""
         before = self.checkpoint
         counts = before.counts + Counts(deleted=records - changed)
         self._save(replace(before, unlisted=before.unlisted + records, counts=counts))
@@ -146,7 +146,7 @@ class Committer:
         return round(self.task.load_seconds + time.monotonic() - self._began, 3)
 
     def restore(self, counts: Counts, converted: Converted, rejects: Iterable[list[dict[str, Any]]]) -> None:
-        """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash."""
+        """Rebuild the checkpoint and the rejects file from receipts, which may be ahead of both after a crash."""
         before = self.checkpoint
         self._save(
             replace(
@@ -160,15 +160,16 @@ class Committer:
         )
 
     def _advanced(self, counts: Counts) -> dict[str, Any]:
+        """Return the fields of the checkpoint that count rows, with the counts of more rows added."""
         before, rows = self.checkpoint, counts.read
         if before.retried is None:
             return {"rows": before.rows + rows, "counts": before.counts + counts}
-        # These rows are counted as failed already; their new outcome replaces that.
+        # The rows of a retry are counted as read and failed already; their new outcome replaces that.
         again = replace(counts, read=0, failed=counts.failed - rows)
         return {"rows": before.rows, "counts": before.counts + again, "retried": before.retried + rows}
 
     def check_failures(self, *, least_rows: int = PERCENT_ROWS) -> None:
-        """End a load that rejects more rows than the user allows.
+        """Check that no more rows were rejected than the user allows.
 
         Raises:
             UpsertCliError: More items were rejected than `--max-failures` allows.
@@ -187,7 +188,7 @@ class Committer:
         """Check, before a task is done, that every row read has exactly one outcome.
 
         Raises:
-            UpsertCliError: The counts do not add up, or the rejects file does not hold the rejects that they count.
+            UpsertCliError: The counts do not add up, or the rejects file lacks rejects that they count.
         """
         counts = self.checkpoint.counts
         if not counts.reconciles():
@@ -201,12 +202,12 @@ class Committer:
             raise rejects_lost(self.task.id, counts.failed)
 
     def warn_of_ignored(self) -> None:
-        """Warn of the fields that the committed rows had and that are not stored."""
+        """Warn of fields of the committed rows that are not stored."""
         if (warning := self._ignored.warning()) is not None:
             self.context.warning(warning)
 
     def finish(self, status: TaskStatus, **fields: object) -> Task:
-        """Write the end of the attempt into the task's record, with the seconds that each stage was busy."""
+        """Record the end of the attempt, with the seconds that each stage was busy, and return the task."""
         seconds = {name: round(spent, 3) for name, spent in sorted(self.context.progress.seconds.items())}
         seconds["total"] = round(time.monotonic() - self._began, 3)
         checkpoint = replace(self.checkpoint, seconds=self._seconds())

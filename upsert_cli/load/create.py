@@ -1,6 +1,6 @@
-"""A request -> a new task: its sources are found, spooled and fingerprinted, and their first rows checked.
+"""A request becomes a draft of its task: sources are found, spooled and fingerprinted, and their first rows checked.
 
-The id of a request may also be that of a task, which has to be the same load.
+The draft becomes a new task. If there is a task of the requested id, the draft is compared with that task.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from upsert_cli.sources.source import Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """The task that a request would make; nothing of it is in the journal before `create`."""
+    """The task that a request would make, which is not in the journal before `create`."""
 
     task: Task
     notes: Sequence[str]
@@ -45,10 +45,10 @@ class Draft:
     request: LoadRequest
     sources: Sequence[Source]
     incoming: Incoming
-    """The copies of streams."""
+    """The folder with the copies of streams."""
 
     def create(self) -> Task:
-        """Put the task into the journal, and the copies of streams into its spool.
+        """Put the task into the journal, and make the copies of streams its spool.
 
         Raises:
             TaskExists: The id is taken.
@@ -69,7 +69,7 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
 
     Raises:
         UsageFault: A source does not exist, or its first rows do not fit the options.
-        Refusal: Ray is not installed, or cannot load into the target; or this machine does not compute in bf16.
+        Refusal: Ray is not installed or cannot load into the target, or this machine does not compute in bf16.
     """
     options = request.options
     request.require_target()
@@ -101,9 +101,9 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
 
 
 def _with_prefixes(journal: Journal, request: LoadRequest, model: str) -> LoadOptions:
-    """Return the options with the prefixes of the task, if there is one already, or those that the model asks for.
+    """Return the options with the prefixes of an existing task of this id, or else those that the model asks for.
 
-    A task of an older version has none, and stays the same load.
+    A task of an older version has no prefixes, and has to stay the same load.
     """
     options = request.options
     if request.task_id is not None:
@@ -113,7 +113,7 @@ def _with_prefixes(journal: Journal, request: LoadRequest, model: str) -> LoadOp
 
 
 def _with_scope(options: LoadOptions, request: LoadRequest, sources: Sequence[Source]) -> LoadOptions:
-    """Return the options with the scope of the sources, if records are to be deleted and none is named."""
+    """Return the options with a scope derived from the sources, if `--delete-missing` is given without a scope."""
     if not options.delete_missing or options.scope is not None:
         return options
     for source in sources:

@@ -1,4 +1,4 @@
-"""A dry run: everything is read, checked and compared, and nothing is written."""
+"""A dry run: all rows are read, checked and compared, and nothing is written."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from upsert_cli.pipeline.embed import rows_to_embed, seconds_a_token
 from upsert_cli.redaction import in_message
 from upsert_cli.store.process import StoreProcess
 
-PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
+PROBE_ROWS = 64  # texts to embed to measure the speed; one to three seconds with the default model
 
 
 def dry_run_load(
     journal: Journal, request: LoadRequest, *, stdin: BinaryIO, compare: bool, context: RunContext
 ) -> DryRunResult:
-    """Read all items of a load and return the results that it would have.
+    """Read all items of a load, and return the results that it would have.
 
     Args:
-        journal: Keeps standard input for a while and gets no task.
+        journal: The journal, which keeps standard input during the dry run and gets no task.
         request: The load.
-        stdin: Read to its end where a source is `-`.
-        compare: Use the collection and the model; otherwise neither has to exist.
+        stdin: Read to its end if a source is `-`.
+        compare: Whether to use the collection and the model; without, neither has to exist.
         context: Reports long steps, and the warnings of the load.
 
     Raises:
         Refusal: The load would be refused, for example for another model.
-        UpsertCliError: It would fail, or this process may not use the resources that it needs.
+        UpsertCliError: The load would fail, or this process may not use the resources that a load needs.
     """
     require_resources()
     with drafted(journal, request, stdin) as draft:
@@ -74,29 +74,29 @@ def _look_into(store: StoreProcess, resources: Resources, result: DryRunResult, 
             for block in find_orphans(resources, store, context=context, is_dry_run=True):
                 result.counts += Counts(deleted=len(block))
                 result.to_delete += [record.id for record in block[: FAILED_ITEMS - len(result.to_delete)]]
-        except SourceUnreadable:  # as reading the rows will tell
+        except SourceUnreadable:  # reading the rows reports it
             result.forget_missing()
 
 
 class DryRunResult:
-    """The results that a load would have; the model is loaded when the first text needs it."""
+    """The results that a load would have; the first text to embed loads the model."""
 
     def __init__(self, resources: Resources, *, compared: bool) -> None:
-        """Begin with none."""
+        """Begin without any rows."""
         self.counts = Counts()
-        """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""
+        """Without a comparison, every good row counts as new; an id that is repeated in a later batch counts again."""
 
         self.rejects: list[dict[str, Any]] = []
         """The first rejects, in the shape of `failed_items`."""
 
         self.to_delete: list[str] = []
-        """The ids of the first records that the load would delete; all of them are in the counts."""
+        """The ids of the first records to delete; all records to delete are in the counts."""
 
         self.tokens = 0
         """Tokens to embed, without those beyond the model's limit."""
 
         self.broken: SourceUnreadable | None = None
-        """The error that the load would end with after the counted rows, if any."""
+        """The error with which the load would end after the counted rows, if any."""
 
         self.compared = compared
         self.ignored = NOTHING_IGNORED
@@ -111,7 +111,7 @@ class DryRunResult:
 
     @property
     def embed_seconds(self) -> float | None:
-        """Estimated seconds to embed the tokens, by a probe; None without a comparison."""
+        """The estimated seconds to embed the tokens, from a measurement; None without a comparison."""
         return self.tokens * (self._token_seconds or 0.0) if self.compared else None
 
     def as_json(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class DryRunResult:
         }
 
     def forget_missing(self) -> None:
-        """Forget the records to delete: a load with rejects, or whose source breaks off, deletes nothing."""
+        """Forget the records to delete, since a load with rejects or a source that breaks off deletes nothing."""
         self.counts += Counts(deleted=-self.counts.deleted)
         self.to_delete.clear()
 

@@ -1,4 +1,4 @@
-"""The names that a user gives -> the sources of a load: found, spooled, fingerprinted, and cut at `--limit`."""
+"""The names that a user gives become the sources of a load: found, spooled, fingerprinted, and cut at `--limit`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from upsert_cli.sources.source import CollectionReader, FoundFile, Source
 from upsert_cli.sources.text_format import TextFile
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 
-FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
+FIRST_CONTACT = 60.0  # seconds for which requests to a source are retried at most, before there is a task
 
 
 def find_inputs(
@@ -34,13 +34,13 @@ def find_inputs(
     """Return the files and collections that names stand for.
 
     Args:
-        names: As the user types them.
-        options: Those of the load.
-        chroma: Its target; None for a preview.
-        with_vectors: Read the vectors of collections that are to be kept, which a look at the first rows does not need.
-        report: Called with notes, such as how many files were skipped.
+        names: The names as the user types them.
+        options: The options of the load.
+        chroma: The target of the load; None for a preview.
+        with_vectors: Whether to read the vectors that `--keep-vectors` keeps; checks of the first rows need none.
+        report: Called with messages, such as the number of skipped files.
     """
-    # An address may be misspelled, and no progress shows yet that the load waits for it.
+    # An address may be misspelled, and nothing shows yet that the load waits for an answer.
     patience = min(options.retry_for, FIRST_CONTACT)
     options = replace(options, retry_for=patience)
     return find_files(
@@ -55,7 +55,7 @@ def find_inputs(
 def collections_for(
     options: LoadOptions, *, chroma: str | None, with_vectors: bool = True
 ) -> Callable[[str], StoredCollection]:
-    """Return the function that returns the reader of a collection for a load into `chroma`, by its name."""
+    """Return a function from the name of a collection to its reader for a load into `chroma`."""
     return lambda name: replace(
         collection_named(name),
         target=chroma,
@@ -70,7 +70,7 @@ def refuse_target_as_source(found: Iterable[FoundFile], *, chroma: str, collecti
     """Check that no source of a load is its target.
 
     Raises:
-        UsageFault: One is.
+        UsageFault: A source is the target.
     """
     for file in found:
         if isinstance(file.path, StoredCollection) and file.path.is_same_as(chroma, collection):
@@ -81,7 +81,7 @@ def refuse_target_as_source(found: Iterable[FoundFile], *, chroma: str, collecti
 
 
 def notes_on_chunks(sources: Sequence[Source]) -> Iterator[str]:
-    """Yield a message for each collection that holds chunks, which a load joins as far as that is certain."""
+    """Yield a message for each collection that holds chunks, which a load joins where their text is certain."""
     for source in sources:
         if isinstance(source.path, StoredCollection) and source.path.has_chunks():
             yield (
@@ -98,14 +98,14 @@ def spooled(
     limit: int | None,
     most: int | None = None,
 ) -> Iterator[FoundFile]:
-    """Yield files, and in place of each stream its copy.
+    """Yield files, with a copy in place of each stream.
 
     Args:
-        found: In the order in which they are read.
-        folder: Returns the folder for the copies; called only if there is a stream to copy.
-        stdin: Read where a file is `-`.
-        limit: Rows of a stream to copy, if its format can tell their end; None for all of them.
-        most: Bytes of a stream to copy, unless its format needs the end; None for all of it.
+        found: The files in the order in which they are read.
+        folder: Returns the folder for the copies; called only if there is a stream.
+        stdin: Copied if a file is `-`.
+        limit: The number of rows to copy, if the format shows where they end; None for all rows.
+        most: The number of bytes to copy, unless the format is read from its end; None for all bytes.
     """
     for number, file in enumerate(found):
         if not file.spooled:
@@ -115,7 +115,7 @@ def spooled(
         text = reader_of(path, file.format)
         bounds: dict[str, Any] = {
             "most": None if is_read_from_its_end(file.format) else most,
-            # All of the limit: files before this one may have fewer rows when the task starts again.
+            # The whole limit, since the files before may have fewer rows when the task starts over.
             "end_in": partial(text.end_of_rows, rows=limit) if limit and isinstance(text, TextFile) else None,
         }
         if file.name == STDIN:
@@ -127,9 +127,9 @@ def spooled(
 
 
 def open_inputs(files: Iterable[FoundFile], *, limit: int | None) -> list[Source]:
-    """Return the sources of files, each with its fingerprint, up to a limit of rows of all of them together.
+    """Return the sources of files, each with its fingerprint, up to a limit of rows in all of them together.
 
-    The files after the limit are not even opened. Sources are only cut.
+    Files after the limit are not opened. A file that is a source already is only cut.
     """
     sources: list[Source] = []
     for file in files:
@@ -139,7 +139,7 @@ def open_inputs(files: Iterable[FoundFile], *, limit: int | None) -> list[Source
             source = file if limit is None else file.first(limit)
         sources.append(source)
         if limit is not None:
-            if source.total is None:  # it breaks off, and the load ends there
+            if source.total is None:  # the source breaks off, so the load ends there
                 break
             limit -= source.total
             if limit == 0:
@@ -157,7 +157,7 @@ def fields_of(sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def absolute_name(name: str) -> str:
-    """Return the name of a source as a task keeps it, which holds in any working folder."""
+    """Return the name of a source as a task keeps it, which does not depend on the working folder."""
     if is_collection(name):
         return str(collection_named(name))
     if is_address(name):

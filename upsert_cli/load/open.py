@@ -1,4 +1,4 @@
-"""A request, or the id of a task -> a task that is ready to run: created, resumed or restarted, or left to others."""
+"""A request, or the id of a task, becomes a task that is ready to run: created, resumed or restarted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
-from upsert_cli.load.create import drafted
+from upsert_cli.load.create import Draft, drafted
 from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.request import IfRunning, LoadRequest, OpenedTask
 from upsert_cli.load.resources import Resources
@@ -21,7 +21,7 @@ from upsert_cli.load.task_sources import read_again, refuse_other_load, signed_a
 from upsert_cli.load.vectors import require_computable
 from upsert_cli.sources.item import START, Position
 
-WAIT_STEP = 0.5  # seconds between two tries while another process runs the task
+WAIT_STEP = 0.5  # seconds between two attempts to claim a task that another process runs
 
 
 def open_task(
@@ -37,11 +37,11 @@ def open_task(
 
     Args:
         journal: The journal.
-        request: The load, with an id if the task may exist already.
-        stdin: Read to its end where a source is `-`.
-        if_running: Applies while another process runs this very task; `skip` also while one holds its target's folder.
-        wait_until: Monotonic seconds at which the wait for another process ends in a refusal.
-        context: Checked in the wait, and gets the messages about sources.
+        request: The load, with an id if the task may already exist.
+        stdin: Read to its end if a source is `-`.
+        if_running: The reaction if another process runs this task; `skip` also applies if one has the target's folder.
+        wait_until: Monotonic seconds until which to wait for another process that runs this task.
+        context: Checked in the wait; receives the messages about sources.
 
     Raises:
         UpsertCliError: This process may not use the resources that a load needs.
@@ -53,7 +53,7 @@ def open_task(
         require_resources()
     with drafted(journal, request, stdin) as draft:
         resources = Resources(draft.task, leases=journal.layout.servers)
-        _ = resources.location  # checks the address and the credentials, before there is a task
+        _ = resources.location  # checks the address and the credentials before there is a task
         if request.task_id is not None:
             complete_renames(journal, draft.task.chroma)
         while True:
@@ -64,20 +64,26 @@ def open_task(
                 )
             if if_running == "skip" and not request.enqueue and (error := resources.in_use()) is not None:
                 return OpenedTask(task=None, skipped=str(error))
-            try:
-                task = draft.create()
-            except TaskExists:
-                continue  # created by another process in this moment, or a new id drawn twice
-            for note in draft.notes:
-                context.info(note)
-            if request.enqueue:
-                return OpenedTask(task=task, created=True, queued=True)
-            try:
-                return OpenedTask(task=task, claim=Claim.take(journal, task.id), created=True)
-            except TaskRunning:
-                if request.task_id is None:
-                    raise
-                # Another process that asks for the same id was faster by a moment.
+            if (opened := _create(draft, context)) is not None:
+                return opened
+
+
+def _create(draft: Draft, context: RunContext) -> OpenedTask | None:
+    """Create the task of a draft, and claim it unless it is queued; return None if another process was faster."""
+    try:
+        task = draft.create()
+    except TaskExists:
+        return None
+    for note in draft.notes:
+        context.info(note)
+    if task.queued:
+        return OpenedTask(task=task, created=True, queued=True)
+    try:
+        return OpenedTask(task=task, claim=Claim.take(draft.journal, task.id), created=True)
+    except TaskRunning:
+        if draft.request.task_id is None:
+            raise
+        return None  # another process asked for the same id, and runs the task
 
 
 def restart_task(
@@ -93,11 +99,11 @@ def restart_task(
     """Claim a task in any state and set it back to pending; the limits, if given, replace those of the task.
 
     Raises:
-        TaskNotFound: There is no such task.
-        TaskRunning: Another process runs it.
-        TargetInUse: Another task has the target's folder; like the next two, it leaves the task as it was.
-        TargetBusy: Another program writes to it.
-        Refusal: Another program has its files open; or, with `failed_only`, some rows were never read.
+        TaskNotFound: No task has this id.
+        TaskRunning: Another process runs the task.
+        TargetInUse: Another task has the target's folder. The task stays as it was after this and all further errors.
+        TargetBusy: Another program writes to the target's folder.
+        Refusal: Another program has files of the folder open; or, with `failed_only`, some rows were never read.
         SourceChanged: A source has changed since the checkpoint.
         UsageFault: A limit does not apply to the task.
         UpsertCliError: This process may not use the resources that a load needs.
@@ -159,7 +165,7 @@ def _resume(
             task = claim.taken_over()  # once more, now that no other process can change it
             if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
                 continue
-            # The options store the same records, but those that say how to load are the new ones.
+            # The new options store the same records as the old ones, but may load them in another way.
             wanted = replace(task, inputs=signed_again(task, draft), options=draft.options, queued=draft.queued)
             resources = Resources(wanted, leases=claim.leases)
             skips = if_running == "skip" and not draft.queued
@@ -170,7 +176,7 @@ def _resume(
 
 
 def _ready(claim: Claim, held: ExitStack) -> OpenedTask:
-    """Return a task that is set back, and keep its claim if it is to be run here."""
+    """Return a task that was set back; its claim is released if the task is queued."""
     task = claim.task()
     if task.queued:
         return OpenedTask(task=task, queued=True)
@@ -188,8 +194,8 @@ def _set_back(
 ) -> None:
     """Make a claimed task pending again: at its checkpoint, at the start, or for the rejected rows alone.
 
-    The resources are those of the task with the options, the inputs and the queue that it is to have. A restart, unlike
-    `run --task-id`, also continues a task that somebody cancels at this moment.
+    The task of `resources` has the options, the inputs and the `queued` that the claimed task gets. With
+    `heeds_cancel`, a task that is canceled at this moment stays canceled.
     """
     wanted, known = resources.task, claim.task()
     asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}
@@ -210,7 +216,7 @@ def _set_back(
 
 
 def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -> Task:
-    """Return a task with other limits, which have no effect on the stored records."""
+    """Return a task with the given limits, which have no effect on the stored records."""
     options = task.options
     if max_delete is not None and not options.delete_missing:
         raise UsageFault(
@@ -226,16 +232,20 @@ def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -
 
 
 def _require_target(resources: Resources) -> None:
-    """Check before a task is set back that it could run, so that a done task does not end as refused."""
+    """Check that the target is free before a task is set back, so that a done task does not end as refused."""
     if (error := resources.in_use()) is not None:
         raise error
-    # A holder is a dead runner whose last write is in flight; the load waits for it.
+    # If there still is a holder, it is a dead runner with a write in flight, for which the load waits.
     if resources.location.holder() is None:
         resources.location.require_alone()
 
 
 def _refuse_unread(resources: Resources, claim: Claim) -> None:
-    """Check that all rows of a task were read, before only its rejects are read again."""
+    """Check that all rows of a task were read, so that only its rejects are left to retry.
+
+    Raises:
+        Refusal: Some rows were not read yet.
+    """
     task, checkpoint = resources.task, claim.checkpoint()
     if task.status is TaskStatus.DONE or (checkpoint is not None and checkpoint.retried is not None):
         return
@@ -243,7 +253,7 @@ def _refuse_unread(resources: Resources, claim: Claim) -> None:
         rest = resources.rows.after(Position.from_json(checkpoint.position))
         if next(iter(rest), None) is None:
             return
-    state = task.shown_state  # this process has the claim
+    state = task.shown_state
     at_limit = task.options.exceeds_max_failures(task.counts.failed, task.counts.read, from_row=0)
     limit = " --max-failures 100%" if at_limit else ""
     raise Refusal(

@@ -1,8 +1,8 @@
-"""`--delete-missing`: the records of a scope that the sources no longer hold, from their search to their deletion.
+"""`--delete-missing`: the search for the records of a scope that the sources no longer hold, and their deletion.
 
-They are searched before anything is written, so that a wrong file is refused in time. Then they are listed, and deleted
-once all rows are loaded and none was rejected. The list survives a crash as the checkpoint does. A record that changed
-since it was listed, by another load for example, is kept.
+The search runs before anything is written, so that a wrong file is refused in time. The records are listed, and deleted
+once all rows are loaded and none was rejected. The list survives a crash, like the checkpoint. A record is kept if it
+changed since it was listed, for example by another load.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from upsert_cli.pipeline.id_set import IdSet
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
-from upsert_cli.store.base import RecordRef
-from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.base import RecordRef, Store
 
-SEARCH_ROWS = 1_000  # ids a transaction and records a request; more gain nothing
-DELETE_ROWS = 500  # records a request, which nothing interrupts: half a second of CPU
+SEARCH_ROWS = 1_000  # ids per transaction and records per request; more gain nothing
+DELETE_ROWS = 500  # records per request, half a second of CPU, which nothing interrupts
 
 
 @dataclass(slots=True, kw_only=True)
 class OrphanSearch:
-    """A search for the records of a scope that no row of the sources stands for, with its counts."""
+    """A search for the records of a scope whose items are not in the sources, with its counts."""
 
     rows: Rows
     scope: str
@@ -47,20 +46,20 @@ class OrphanSearch:
     """Records of the scope that the sources do not hold."""
 
     has_unreadable_row: bool = False
-    """A row without an id may stand for any record, so nothing is missing then."""
+    """Whether a row has no id. It may stand for any record, so no record is missing then."""
 
-    def run(self, store: StoreProcess) -> Iterator[list[RecordRef]]:
-        """Yield the missing records, in blocks that may be empty; the search can stop at each of them.
+    def run(self, store: Store) -> Iterator[list[RecordRef]]:
+        """Yield the missing records, in blocks that may be empty; the search can stop after each block.
 
         Raises:
             UpsertCliError: The temporary folder has no room for the ids.
-            SourceUnreadable: A file broke off or cannot be read any further.
+            SourceUnreadable: A source broke off or cannot be read any further.
         """
         with closing(IdSet()) as ids:
-            found = self._ids()
-            while block := list(itertools.islice(found, SEARCH_ROWS)):
+            read = self._ids()
+            while block := list(itertools.islice(read, SEARCH_ROWS)):
                 ids.add(block)
-                yield []
+                yield []  # only a chance to stop
             if self.has_unreadable_row:
                 return
             start = 0
@@ -84,14 +83,14 @@ class OrphanSearch:
 
 
 def find_orphans(
-    resources: Resources, store: StoreProcess, *, context: RunContext, is_dry_run: bool = False
+    resources: Resources, store: Store, *, context: RunContext, is_dry_run: bool = False
 ) -> Iterator[list[RecordRef]]:
-    """Yield the records to delete, in blocks; nothing if a row of the sources cannot be read.
+    """Yield the records to delete, in blocks; none if a row of the sources cannot be read.
 
-    The task of a dry run is not in the journal, so no remedy restarts it.
+    The task of a dry run is not in the journal, so the remedies of errors do not restart it.
 
     Raises:
-        Refusal: They are more than the user allows, or the sources hold no item.
+        Refusal: There are more records to delete than the user allows, or the sources hold no item.
         SourceUnreadable: A source broke off.
     """
     task, options = resources.task, resources.task.options
@@ -114,8 +113,8 @@ def find_orphans(
         )
 
 
-def list_orphans(committer: Committer, resources: Resources, store: StoreProcess, *, is_empty: bool) -> None:
-    """List the records to delete; see `find_orphans` for the errors. An empty collection is not searched."""
+def list_orphans(committer: Committer, resources: Resources, store: Store, *, is_empty: bool) -> None:
+    """List the records to delete, without a search if the collection is empty; see `find_orphans` about the errors."""
     if is_empty:
         committer.listed(0)
         return
@@ -131,8 +130,8 @@ def list_orphans(committer: Committer, resources: Resources, store: StoreProcess
         context.info(f"{missing:,} records are to be deleted once all rows are loaded")
 
 
-def delete_orphans(committer: Committer, resources: Resources, store: StoreProcess) -> None:
-    """Delete the listed records and commit that, in blocks; none if a row was rejected, which may be any record.
+def delete_orphans(committer: Committer, resources: Resources, store: Store) -> None:
+    """Delete the listed records in blocks, and commit each block; delete none if a row was rejected.
 
     Raises:
         UpsertCliError: A source has changed since it was searched.
@@ -167,6 +166,7 @@ def delete_orphans(committer: Committer, resources: Resources, store: StoreProce
 
 
 def _orphan(value: object) -> RecordRef | None:
+    """Return the record in a value of the list, or None if the value has the wrong shape."""
     match value:
         case [str(identifier), str(hashed)]:
             return RecordRef(identifier, hashed)
@@ -174,5 +174,6 @@ def _orphan(value: object) -> RecordRef | None:
 
 
 def _item_of(member: RecordRef) -> str:
+    """Return the id of the item to which a record belongs."""
     owner = owner_of(member.id, member.hash)
     return member.id if owner is None else owner[0]

@@ -1,8 +1,7 @@
-"""The first records of a load, made in the same way as by the load; nothing is compared, embedded or stored."""
+"""A preview: the first records of a load, made in the same way; nothing is compared, embedded or stored."""
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -29,10 +28,10 @@ from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.preflight import PROBED_ROWS
 from upsert_cli.sources.item import MAX_ROW, Reject
 
-STREAM_BYTES = 64 << 20  # bytes of a stream that are read, or more if the rows may be larger
+STREAM_BYTES = 64 << 20  # bytes to read of a stream, or more if the rows may be larger
 
 _Outcomes: TypeAlias = dict[tuple[int, int], dict[str, Document | Reject]]
-"""By the index of its source and its number, the outcome of each row: a reject, or the documents by their ids."""
+"""The outcome of each row, by the index of its source and its number: the documents by their ids, or one reject."""
 
 
 class Preview(NamedTuple):
@@ -55,10 +54,10 @@ def preview(
 
     Args:
         names: Files, folders, globs, pipes, addresses; `-` is standard input.
-        options: Those of the load.
+        options: The options of the load.
         model_name: The model that would embed the records.
-        rows: The number of rows.
-        stdin: Read where a name is `-`.
+        rows: The number of rows to show.
+        stdin: Read if a name is `-`.
         context: Reports files that are skipped in folders.
 
     Raises:
@@ -73,7 +72,7 @@ def preview(
         def folder() -> Path:
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="upsert-cli-preview-")))
 
-        # As many rows as are checked for a load, and of these the ones to show.
+        # At least as many rows as are checked before a load; the first of them are shown.
         limit, most = max(rows, PROBED_ROWS), max(STREAM_BYTES, (rows + 1) * MAX_ROW)
         probed = open_inputs(spooled(found, folder, stdin=stdin, limit=limit, most=most), limit=limit)
         if (note := check_first_inputs(probed, options, model=model_name)) is not None:
@@ -91,13 +90,14 @@ def preview(
 def _outcomes(
     batches: Iterator[Batch], sources: Sequence[str], context: RunContext
 ) -> tuple[_Outcomes, SourceUnreadable | None]:
-    """Return the outcomes of rows, and the error of a source that breaks off."""
+    """Return the outcomes of all rows of some batches, and the error of a source that breaks off."""
     outcomes: _Outcomes = {}
     ignored = broken = None
     try:
         for batch in batches:
             ignored = batch.ignored if ignored is None else ignored + batch.ignored
-            for document in itertools.chain(batch.documents, *itertools.chain.from_iterable(batch.earlier.values())):
+            replaced = [document for items in batch.earlier.values() for item in items for document in item]
+            for document in (*batch.documents, *replaced):
                 place = sources.index(document.item.source), document.item.row
                 outcomes.setdefault(place, {})[document.id] = document
             for reject in batch.rejects:
@@ -110,7 +110,7 @@ def _outcomes(
 
 
 def _entries(outcomes: _Outcomes, record_of: Callable[[Document], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the outcomes in the order of their rows; of an id, only the last row has records."""
+    """Yield the outcomes in the order of their rows; of the rows with one id, all but the last are duplicates."""
     last = {
         document.item.object_id: place
         for place in sorted(outcomes)
@@ -126,17 +126,17 @@ def _entries(outcomes: _Outcomes, record_of: Callable[[Document], dict[str, Any]
             else:
                 item = outcome.item
                 yield {"type": "duplicate", "source": item.source, "row": item.row, "object_id": item.object_id}
-                break  # of all documents of a split item, one stands for its row
+                break  # one entry for a row, however many chunks its item has
 
 
 def _recorder(
     count: Callable[[str], int] | None, *, limit: int, has_hash: bool
 ) -> Callable[[Document], dict[str, Any]]:
-    """Return the function that makes a record of a document, as the store would be given it, as plain data.
+    """Return a function that makes a record of a document, as plain data in the form in which it would be stored.
 
-    Without the model's limit there is no `upsert_hash`, since that is part of it. There are no tokens without a
-    tokenizer, or if the text is not embedded; of one that is far longer than the model reads, only the beginning is
-    counted.
+    The record has no `upsert_hash` if the model's limit, which is part of the hash, is unknown. It has no tokens if
+    there is no tokenizer, or if the text is not embedded. In a text that is far longer than the model reads, only the
+    beginning is counted.
     """
 
     def record(document: Document) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _recorder(
 
 
 def _lacks(model_name: str, *, has_hash: bool) -> str:
-    """Return the message about the tokens, and perhaps the hash, that the records lack without a tokenizer."""
+    """Return the message that the records are shown without tokens, and perhaps without their hash."""
     without = "tokens" if has_hash else f"tokens and {HASH_KEY}"
     return (
         f"shown without {without}, since the tokenizer of {model_name} is not on this machine; `upsert-cli "

@@ -1,4 +1,4 @@
-"""The worker of the queue: runs what `run --enqueue` created, the oldest task first, next to any number of workers."""
+"""The worker of the queue: runs the tasks of `run --enqueue`, the oldest first, next to any number of workers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from upsert_cli.load.resources import Resources
 from upsert_cli.load.run import UnitLoader, run_task
 from upsert_cli.signals import EndedBySignal
 
-BLOCKED_SECONDS = 0.5  # seconds between two looks while other processes hold the targets of all tasks that are left
+BLOCKED_SECONDS = 0.5  # seconds between two searches while the targets of all waiting tasks are in use
 GRAVITY = (UpsertCliError.exit_code, Refusal.exit_code, Canceled.exit_code, SOME_REJECTED, 0)
-"""The exit codes of tasks, the gravest first; a signal is graver than all of them."""
+"""The exit codes of tasks, the gravest first; the code of a signal, which ends the worker, is graver."""
 
-MAX_DEATHS = 5  # workers that may die in a row without a row of progress before their task fails
+MAX_DEATHS = 5  # workers that may die one after the other without progress before their task fails
 
 
 def worst_exit_code(codes: Iterable[int]) -> int:
@@ -43,9 +43,9 @@ def worst_exit_code(codes: Iterable[int]) -> int:
 def claim_queued(
     journal: Journal, *, watch: float | None, max_tasks: int | None = None, context: RunContext
 ) -> Generator[tuple[Task, Claim], None, None]:
-    """Yield each queued task with its claim, which is released before the next one, until nothing waits any more.
+    """Yield each queued task with its claim until no task waits; each claim is released before the next task.
 
-    With `watch`, new tasks are looked for forever, with pauses of that many seconds.
+    With `watch`, wait for new tasks forever, and look for them every `watch` seconds.
 
     Raises:
         EndedBySignal: A signal arrived between two tasks.
@@ -60,15 +60,16 @@ def claim_queued(
             raise EndedBySignal(error.number, f"while no task was run, after {ended:,}") from error
         if found is None:
             return
-        with found[1]:
-            yield found
+        task, claim = found
+        with claim:
+            yield task, claim
         ended += 1
 
 
 def run_queued(
     journal: Journal, claim: Claim, task: Task, *, observer: Observer, load_in_units: UnitLoader
 ) -> tuple[Task, UpsertCliError | None]:
-    """Run a task of `claim_queued`, unless it has killed too many workers; return its end, and the error that ended it.
+    """Run a task of `claim_queued`, unless too many workers died of it; return the ended task, and its error if any.
 
     Raises:
         Interrupted: A signal arrived; the task is pending again.
@@ -88,42 +89,46 @@ def run_queued(
         raise
     except UpsertCliError as error:
         task = journal.find(task.id)
-        if not task.status.is_final:  # the journal cannot be written, and could not be for the next task either
+        if not task.status.is_final:  # the journal cannot be written, which would end the next task, too
             raise
         return task, error
 
 
 def _next_task(journal: Journal, *, watch: float | None, context: RunContext) -> tuple[Task, Claim] | None:
-    """Wait for a task that can be run, and claim it; return None if nothing waits and `watch` is None."""
-    reported = False
+    """Wait for a task that can be run, and claim it; return None if no task waits and `watch` is None."""
+    is_reported = False
     while True:
         blocked: str | None = None
         for task in journal.waiting():
             if (error := _in_use(journal, task)) is not None:
                 blocked = blocked or f"task {task.id} waits: {error}"
             elif (claim := _claim(journal, task)) is not None:
-                return journal.find(task.id), claim
-        if blocked is None and watch is None:
-            return None
-        if blocked is not None and not reported:
+                return claim.task(), claim
+        if blocked is not None and not is_reported:
             context.info(blocked)
-            reported = True
-        time.sleep(BLOCKED_SECONDS if blocked is not None or watch is None else watch)
+            is_reported = True
+        if blocked is not None:
+            time.sleep(BLOCKED_SECONDS)
+        elif watch is not None:
+            time.sleep(watch)
+        else:
+            return None
 
 
 def _in_use(journal: Journal, task: Task) -> TargetInUse | None:
+    """Return the error if another process holds the task's target."""
     try:
         complete_renames(journal, task.chroma)
         return Resources(task, leases=journal.layout.servers).in_use()
     except UpsertCliError:
-        return None  # such as a missing token: running the task reports it and ends the task
+        return None  # running the task reports the error, such as a missing token
 
 
 def _claim(journal: Journal, task: Task) -> Claim | None:
     """Claim a task and make it pending; return None if another process was faster."""
     with suppress(TaskNotFound, TaskRunning), ExitStack() as held:
         claim = held.enter_context(Claim.take(journal, task.id))
-        task = claim.taken_over()  # once more, now that no other process can run it
+        task = claim.taken_over()  # read again, now that no other process can run the task
         if task.queued and task.status is TaskStatus.PROCESSING:
             task = claim.set_back(heeds_cancel=True)
         if task.queued and task.status is TaskStatus.PENDING:
@@ -133,6 +138,7 @@ def _claim(journal: Journal, task: Task) -> Claim | None:
 
 
 def _deaths_without_progress(task: Task) -> int:
+    """Return the number of the last attempts whose runner died before another row was read."""
     deaths = 0
     for attempt in reversed(task.earlier):
         if attempt.status != TaskStatus.PROCESSING or attempt.counts.read != task.counts.read:

@@ -1,7 +1,7 @@
-"""Renames of collections: the unfinished tasks follow them, also if the process dies in between.
+"""Renames of collections, which the unfinished tasks follow, also if the process dies in between.
 
-A note in the journal is written before the first step and removed after the last. It names the collections by their
-ids, which no rename changes, so the tasks follow them to the names that they have, however many steps were made.
+A note in the journal is written before the first step, and removed after the last one. It names the collections by
+their ids, which no rename changes, so the tasks follow them to their present names, however many steps were made.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from upsert_cli.journal.files import drop_note, read_json, write_json, writing_t
 from upsert_cli.journal.journal import Journal
 from upsert_cli.store.location import location_at
 
-NAME_BYTES = 8  # of a hash that names a file; a journal has hardly ever more than one of them
+NAME_BYTES = 8  # of the hash that names a note; a journal hardly ever has more than one note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenameNote:
-    """A rename that is about to begin."""
+    """A note about a rename that is about to begin."""
 
     chroma: str
     name: str
     to: str
 
     kept: str | None
-    """The new name of the collection that has the name `to` now; None if there is none."""
+    """The new name of the collection that now has the name `to`; None if there is no such collection."""
 
     collection: str
-    """The id of the collection that is renamed."""
+    """The id of the collection to rename."""
 
     tasks: Mapping[str, str]
-    """The id of the collection that each unfinished task began to fill."""
+    """The id of the collection that each unfinished task began to fill, by the id of the task."""
 
 
 @contextmanager
 def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept: str | None) -> Iterator[None]:
-    """Let the unfinished tasks follow the collections that the block renames, to the names that they have after it.
+    """Let the unfinished tasks follow the collections that the block renames.
 
     Args:
-        journal: Knows the tasks.
-        chroma: The target, whose lease is held.
-        name: The collection that is renamed.
+        journal: The journal with the tasks.
+        chroma: The target, whose lease this process has.
+        name: The collection to rename.
         to: Its new name.
         kept: The new name of the collection that has that name now, if there is one.
 
     Raises:
-        JournalUnwritable: There are such tasks, and no note can be made; the block was not begun.
+        JournalUnwritable: There are unfinished tasks, but no note can be written; the block has not begun.
     """
     ids = _ids(journal, chroma, name, to, kept)
     tasks = {task.id: ids[now] for now in ids for task in journal.unfinished_in(chroma, collection=now)}
     if not tasks:
         yield
         return
-    # Named for the collection, so that the next rename takes the place of a note that a death left half written.
-    place = f"{chroma}\0{ids[name]}".encode("utf-8", "surrogatepass")
-    path = journal.layout.renames / f"{hashlib.blake2b(place, digest_size=NAME_BYTES).hexdigest()}.json"
+    # The note is named for the collection, so that the next rename replaces a note which a crash left unfinished.
+    identity = f"{chroma}\0{ids[name]}".encode("utf-8", "surrogatepass")
+    path = journal.layout.renames / f"{hashlib.blake2b(identity, digest_size=NAME_BYTES).hexdigest()}.json"
     note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection=ids[name], tasks=tasks)
     with writing_to(path):
         make_folder(path.parent)
@@ -76,12 +76,14 @@ def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept
 
 
 def complete_renames(journal: Journal, chroma: str, *, check: Callable[[], None] = lambda: None) -> list[RenameNote]:
-    """Complete the renames in a target whose process died, and return them with what was kept; leave others alone.
+    """Complete the renames in a target whose process died, and return their notes.
+
+    `kept` in such a note is None if the collection of that name was not renamed before the process died.
 
     Args:
-        journal: Has the notes.
+        journal: The journal with the notes.
         chroma: The target, as `canonical_target` spells it.
-        check: Called while the last write of a dead process ends, and may raise to give up.
+        check: Called while the last write of a dead process ends; may raise to give up.
 
     Raises:
         UpsertCliError: The target cannot be read.
@@ -97,16 +99,17 @@ def complete_renames(journal: Journal, chroma: str, *, check: Callable[[], None]
 
 
 def _complete(journal: Journal, path: Path, note: RenameNote) -> RenameNote:
+    """Let the tasks of a note follow their collections, drop the note, and return it; see `complete_renames`."""
     names = {identifier: now for now, identifier in _ids(journal, note.chroma, note.name, note.to, note.kept).items()}
     for task_id, collection in note.tasks.items():
-        if collection in names:  # otherwise it was deleted, or renamed again, by somebody else
+        if collection in names:  # or another program deleted it, or gave it another name
             follow_rename(journal, task_id, collection=names[collection])
     drop_note(path)
     return note if note.kept in names.values() else replace(note, kept=None)
 
 
 def _ids(journal: Journal, chroma: str, *names: str | None) -> dict[str, str]:
-    """Return the ids of those collections that exist, by their present names."""
+    """Return the ids of the collections with some names, by their names; those that do not exist are left out."""
     states = {
         name: location_at(chroma, name, leases=journal.layout.servers).state() for name in names if name is not None
     }
@@ -114,6 +117,6 @@ def _ids(journal: Journal, chroma: str, *names: str | None) -> dict[str, str]:
 
 
 def _read(path: Path) -> RenameNote | None:
-    with suppress(TypeError):  # it is complete by now, or not ours
+    with suppress(TypeError):  # another process completed the rename and dropped the note, or the file is no note
         return RenameNote(**read_json(path))
     return None

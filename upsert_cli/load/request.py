@@ -1,4 +1,4 @@
-"""The load that a user asks for, and its task; for foreign rows, its options are merged with a file of `--map`."""
+"""The load that a user requests, with its mapping of foreign rows from options and a file of `--map`, and its task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
 
 _KEYS = {flag(name).removeprefix("--"): name for name in MAPPING}
-"""The keys of a file of `--map`, which are the names of the options: `text-field` -> `text_fields`."""
+"""The fields by the keys of a file of `--map`, which are the names of the options: `text-field` -> `text_fields`."""
 
 _LISTS = tuple(name for name in MAPPING if OPTIONS[name].metadata.get("multiple"))
 INSTEAD = {"text_fields": "template", "template": "text_fields", "id_field": "id_from", "id_from": "id_field"}
@@ -32,7 +32,7 @@ INSTEAD = {"text_fields": "template", "template": "text_fields", "id_field": "id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """A load as a user asks for it."""
+    """A load as a user requests it."""
 
     kind: Kind
     names: tuple[str, ...]
@@ -49,11 +49,11 @@ class LoadRequest:
     """Leave the task to `upsert-cli work`."""
 
     def require_target(self) -> None:
-        """Check, before anything is read, that a collection can have the name, and the engine load into the target.
+        """Check the name of the collection, and that the engine can load into the target, before anything is read.
 
         Raises:
-            UsageFault: The name is not one of a collection.
-            Refusal: Ray is not installed, or the target is a folder, which one process alone may write.
+            UsageFault: No collection can have this name.
+            Refusal: Ray is not installed, or the target is a folder, which only one process may write.
         """
         require_collection_name(self.collection)
         if self.options.engine != "ray":
@@ -70,29 +70,29 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedTask:
-    """A task that was asked for, and the claim to run it if there is work to do."""
+    """The task of a request, with the claim to run it if there is work to do."""
 
     task: Task | None
-    """None if there is no task, since another one holds the target's folder and was to be skipped."""
+    """None if no task was created, since another task has the target's folder."""
 
     claim: Claim | None = None
-    """Held already; None if the task needs no work here."""
+    """The claim, which this process has; None if there is no work to do here."""
 
     queued: bool = False
-    """The task is pending, and `upsert-cli work` runs it."""
+    """Whether the task is pending, and `upsert-cli work` runs it."""
 
     created: bool = False
-    """The task did not exist before."""
+    """Whether the task is new."""
 
     skipped: str | None = None
-    """Why there is no work although the task is not done."""
+    """The reason why there is no work although the task is not done."""
 
     ran: bool = False
-    """This process has run it to its end."""
+    """Whether this process has run the task to its end."""
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a process that does no more with the task; 0 if others will run it."""
+        """The exit code if this process does no more with the task; 0 if another process will run it."""
         return 0 if self.task is None or self.queued or self.skipped is not None else self.task.exit_code
 
 
@@ -101,24 +101,24 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
 
     Args:
         map_file: A TOML file.
-        given: Values of options and their environment variables, which beat the file; None for one that is not given.
+        given: The values of options and environment variables, which beat the file; None for each that is not given.
 
     Raises:
         UsageFault: The file or a value is invalid, or two of them contradict each other.
     """
-    own = {name: value for name, value in given.items() if value not in (None, ())}
-    if own.get("id_field") and own.get("id_from"):
+    options = {name: value for name, value in given.items() if value not in (None, ())}
+    if options.get("id_field") and options.get("id_from"):
         raise _invalid("--id-field and --id-from", "the id comes from one of them; give only that")
-    known = {} if map_file is None else _from_file(map_file)
-    for name in own:
-        known.pop(INSTEAD.get(name, ""), None)
-    known |= own
-    known |= {name: _paths(flag(name), own[name]) for name in _LISTS if name in own}
-    if (template := known.get("template")) is not None:
+    mapping = {} if map_file is None else _from_file(map_file)
+    for name in options:
+        mapping.pop(INSTEAD.get(name, ""), None)
+    mapping |= options
+    mapping |= {name: _paths(flag(name), options[name]) for name in _LISTS if name in options}
+    if (template := mapping.get("template")) is not None:
         from upsert_cli.documents.recipe import parse_template  # late: shell completion must not load the readers
 
         parse_template(template)
-    return known
+    return mapping
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -138,9 +138,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _checked(where: str, key: str, name: str, value: object) -> Any:
+    """Return the value of a key as the field `name` takes it."""
     if name in _LISTS:
         listed = split_list(value) if isinstance(value, str) else value
-        if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
             raise _invalid(where, f"`{key}` has to be a text or a list of texts")
         return _paths(f"{where}: `{key}`", listed)
     if OPTIONS[name].default is False:
@@ -155,6 +156,7 @@ def _checked(where: str, key: str, name: str, value: object) -> Any:
 
 
 def _paths(where: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the different paths of fields, without the spaces around them."""
     stripped = tuple(dict.fromkeys(path.strip() for path in paths))
     if not stripped or "" in stripped:
         raise _invalid(where, "a field's name is empty")

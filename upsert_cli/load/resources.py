@@ -1,4 +1,4 @@
-"""The resources of a load: its sources, its collection, the origin of its vectors, its recipe, and its writer."""
+"""The resources of a load: its sources, its collection, the origin of its vectors, its recipe, and its store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from upsert_cli.store.process import StoreProcess
 
 
 class Resources:
-    """All that the load of a task uses; each part is found or made when it is first asked for."""
+    """The resources of a task's load; each is found or made at its first use."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class Resources:
         found: ModelIdentity | None = None,
         machine: str = "",
     ) -> None:
-        """Look at nothing yet.
+        """Find nothing yet.
 
         Args:
-            task: It need not be in the journal.
+            task: The task, which need not be in the journal.
             leases: The folder for the leases on collections of servers.
-            context: Checked while something is fetched or opened, and receives the messages about that.
-            found: The origin of its vectors, if another process has found it; here it has to be the same.
-            machine: Names this machine in the message about another origin.
+            context: Checked while something is fetched or opened; receives the messages about that.
+            found: The origin of the vectors that another process has found, and this machine has to have, too.
+            machine: The name of this machine, for the error if its origin differs.
         """
         self.task = task
         self._leases = leases
@@ -66,7 +66,7 @@ class Resources:
 
     @cached_property
     def location(self) -> Location:
-        """Where the collection is.
+        """The location of the collection.
 
         Raises:
             UsageFault: The address is not valid, or the credentials cannot be read.
@@ -76,7 +76,7 @@ class Resources:
 
     @cached_property
     def model(self) -> Model | OwnVectors:
-        """The model, which may have to be fetched, or the vectors of the items; with the collection's dimension."""
+        """The model, which may have to be fetched, or the vectors of the items, with the collection's dimension."""
         task = self.task
         if self._found is not None:
             return origin_on_this_machine(self._found, task.options, machine=self._machine)
@@ -84,7 +84,7 @@ class Resources:
 
     @property
     def origin(self) -> ModelIdentity:
-        """The origin of the vectors for a process on another machine, which has files of its own."""
+        """The origin of the vectors, without paths, for a process on another machine."""
         return self.model if isinstance(self.model, OwnVectors) else self.model.identity
 
     @cached_property
@@ -98,7 +98,7 @@ class Resources:
 
     @cached_property
     def loader(self) -> Loader:
-        """The loader of the model, which the first text to embed needs."""
+        """The loader of the model, which loads it for the first text to embed."""
         return Loader(self._context.progress.busy("loading")(lambda: load_embedder(self.model, self.task.options)))
 
     def load_model(self) -> None:
@@ -107,7 +107,10 @@ class Resources:
             self.loader.embedder()
 
     def in_use(self) -> TargetInUse | None:
-        """Return the error if another process holds the target; the load waits for the last write of a dead one."""
+        """Return the error if another process holds the target, or None if it is free.
+
+        It is free, too, if the holder is a dead runner with a write in flight, for which the load waits.
+        """
         holder = self.location.holder()
         is_free = holder is None or holder.task_id == self.task.id or holder.is_orphan()
         return None if holder is None or is_free else self.location.in_use(holder)
@@ -142,7 +145,7 @@ class Resources:
             source.check_unchanged(task_id=self.task.id)
 
     def check_source(self, index: int) -> None:
-        """Check the fingerprint of a source, and at later calls first whether its file has another size or mtime."""
+        """Check that a source is unchanged; later checks are quick while its file has the same size and mtime."""
         source = self.sources[index]
         touched = _touched(source)
         if touched is None or self._read_at.get(index) != touched:
@@ -151,7 +154,7 @@ class Resources:
             self._read_at[index] = touched
 
     def check_read(self) -> None:
-        """Check that the files are still the ones that were read; warn of rows that were appended.
+        """Check after the load that no source was rewritten; warn of rows that were appended.
 
         Raises:
             UpsertCliError: A file was rewritten.
@@ -170,13 +173,13 @@ class Resources:
         """Start the process that writes to the collection.
 
         Args:
-            rows: Number of rows left to load; None if unknown.
-            wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
+            rows: The number of rows left to load; None if unknown.
+            wait_until: Monotonic seconds until which to wait for another task that has the folder.
         """
         task = self.task
         holder = self.location.holder()
         is_other = holder is not None and holder.task_id not in (None, task.id)
-        # A dead runner of this task is always waited for; one of another task is seen when the lease is taken.
+        # The last write of this task's dead runner is always waited for; that of another task, when the lease is taken.
         least = ENDING_SECONDS if task.attempt > 1 and not is_other else 0.0
         seconds = max(least, wait_until - time.monotonic())
         if holder is not None and seconds > 0.0:

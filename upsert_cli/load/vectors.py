@@ -1,4 +1,4 @@
-"""The origin of a load's vectors, a model or the items themselves, and the recipe of its documents."""
+"""The origin of a load's vectors, either a model or the items themselves, and the recipe of its documents."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
 
 
 def require_computable(model: str, options: LoadOptions) -> None:
-    """Check that texts can be split and embedded as the options of a load say, before anything is read.
+    """Check, before anything is read, that texts can be split and embedded with the options of a load.
 
     Raises:
         UsageFault: The precision or the device does not suit the model.
-        UpsertCliError: A package is not installed, or this machine does not compute in that precision.
+        UpsertCliError: A package is not installed, or this machine does not compute in the precision.
     """
     if options.split:
         require_splitter()
@@ -38,18 +38,18 @@ def require_computable(model: str, options: LoadOptions) -> None:
 
 
 def load_embedder(model: Model | OwnVectors, options: LoadOptions) -> Embedder:
-    """Load a model as the options of a load say; see `load_model`."""
+    """Load a model with the options of a load; see `load_model`."""
     threads = options.effort.threads
     return load_model(model, device=options.device, precision=options.precision, threads=threads)
 
 
 def name_of_model(name: str, options: LoadOptions, sources: Sequence[Source]) -> str:
-    """Return the full name of the model of a load: the one that the user names, or that of the vectors it keeps."""
+    """Return the full name of the model that the user names or, with `--keep-vectors`, that made the vectors."""
     return kept_vectors(sources).name if options.keep_vectors else full_name(name, given=options.given_model)
 
 
 def with_usual_prefixes(options: LoadOptions, model: str) -> LoadOptions:
-    """Return the options of a request with the prefixes that its model asks for, where it gives none."""
+    """Return the options of a request, with the prefixes that its model asks for where the user gave none."""
     return options.with_prefixes(NO_PREFIXES if options.keep_vectors else prefixes_of(model, given=options.given_model))
 
 
@@ -58,7 +58,7 @@ def origin_of_vectors(
 ) -> Model | OwnVectors:
     """Return the model of a load, or the vectors of its items, with the dimension of the collection.
 
-    A model that this machine lacks is fetched.
+    A model that is not on this machine is fetched.
     """
     if options.keep_vectors:
         return kept_vectors(sources)
@@ -67,7 +67,7 @@ def origin_of_vectors(
         return model
     info = location.describe()
     if model is not None:
-        # The name is part of each record's hash, so it stays as the collection spells it.
+        # As the collection spells the name, since it is part of each record's hash.
         made_by = None if info is None else info.stamp
         if made_by is not None and made_by.name.lower() == model.name.lower():
             return replace(model, name=made_by.name)
@@ -78,10 +78,10 @@ def origin_of_vectors(
 
 
 def origin_on_this_machine(wanted: ModelIdentity, options: LoadOptions, *, machine: str) -> Model | OwnVectors:
-    """Return the origin that another process has found for its load, with the files of this machine.
+    """Return the origin that another process has found for a load, with the files of this machine.
 
     Raises:
-        Refusal: The model of this `machine` is another one, or it does not compute in the precision of the load.
+        Refusal: The model on this `machine` is another one, or the machine does not compute in the load's precision.
     """
     if isinstance(wanted, OwnVectors):
         return wanted
@@ -96,7 +96,7 @@ def origin_on_this_machine(wanted: ModelIdentity, options: LoadOptions, *, machi
 
 
 def origin_without_files(name: str, options: LoadOptions, sources: Sequence[Source]) -> ModelIdentity:
-    """Return the part of the origin of a load's vectors that is known without the files of a model."""
+    """Return as much of the origin of a load's vectors as is known without the files of a model."""
     if options.keep_vectors:
         return kept_vectors(sources)
     if not embeds(name):
@@ -105,10 +105,10 @@ def origin_without_files(name: str, options: LoadOptions, sources: Sequence[Sour
 
 
 def origin_without_weights(name: str, options: LoadOptions, sources: Sequence[Source]) -> ModelIdentity:
-    """Return the origin of a load's vectors for a preview: a `Model` if its tokenizer is on this machine.
+    """Return the origin of a load's vectors for a preview, a `Model` if its tokenizer is on this machine.
 
     Raises:
-        UpsertCliError: Texts are to be split, and the tokenizer is not there.
+        UpsertCliError: Texts are to be split, and the tokenizer is not on this machine.
     """
     if not embeds(name) or options.keep_vectors:
         return origin_without_files(name, options, sources)
@@ -122,10 +122,10 @@ def origin_without_weights(name: str, options: LoadOptions, sources: Sequence[So
 
 
 def recipe_of(options: LoadOptions, model: ModelIdentity) -> Recipe:
-    """Return the recipe that makes documents of items; texts are split if the tokenizer of the model is here.
+    """Return the recipe that makes documents of items; it splits texts if `model` has a tokenizer on this machine.
 
     Raises:
-        Refusal: A chunk is to have more tokens than the model reads, or none after its prefix.
+        Refusal: A chunk would have more tokens than the model reads, or none besides its prefix.
     """
     recipe = options.recipe(model.name, identity=model.hashed, dimension=model.dimension)
     if not options.split or not isinstance(model, Model):
@@ -144,7 +144,7 @@ def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
     """Return the vectors of the collections among some sources, with the model that the collections name.
 
     Raises:
-        UsageFault: They are of different models, dimensions or distances, or none of the sources is a collection.
+        UsageFault: The vectors have different models, dimensions or distances, or no source is a collection.
     """
     described = [(source, source.path.describe()) for source in sources if isinstance(source.path, StoredCollection)]
     if not described:
@@ -160,12 +160,12 @@ def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
 
 
 def is_known(origin: ModelIdentity) -> bool:
-    """Check that an origin is known well enough for the hashes of records."""
+    """Check that the model's limit is known, which is part of the hashes of records; own vectors have none."""
     return origin.max_tokens > 0 or isinstance(origin, OwnVectors)
 
 
 def token_counter(origin: ModelIdentity) -> Callable[[str], int] | None:
-    """Return the function that counts the tokens of a document; None if nothing is embedded, or without a tokenizer."""
+    """Return a function that counts the tokens of a text; None if no text is embedded, or without a tokenizer."""
     if not isinstance(origin, Model):
         return None
     counter = load_token_counter(origin)
@@ -184,12 +184,13 @@ def _model_of(name: str, options: LoadOptions, *, context: RunContext | None = N
 
 
 def _own_vectors(options: LoadOptions, sources: Sequence[Source]) -> OwnVectors:
-    """Return the vectors that the items of some sources bring into a new collection: the first sets the dimension."""
+    """Return the vectors that items bring into a new collection, whose dimension the first vector sets."""
     unknown = OwnVectors(dimension=0)
     return replace(unknown, dimension=first_dimension(options.rows(sources), recipe=recipe_of(options, unknown)))
 
 
 def _vectors_of(info: CollectionInfo) -> OwnVectors:
+    """Return the vectors of a collection, with the model that it names."""
     model = info.stamp or (_UNKNOWN if info.named_model is None else CHROMAS_DEFAULT)
     model = replace(model, dimension=info.dimension or model.dimension)
     is_named = info.stamp is not None or info.default_function

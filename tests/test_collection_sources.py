@@ -282,14 +282,6 @@ collection = chromadb.PersistentClient("there").get_collection("chunks", embeddi
 last = sum("long#" in one for one in collection.get(include=[])["ids"]) - 1
 collection.delete(ids=[f"long#{last}"])
 """
-# The hashes of the first versions did not tell whether another chunk follows.
-_AS_FIRST_VERSION = """
-import chromadb
-collection = chromadb.PersistentClient("there").get_collection("chunks", embedding_function=None)
-stored = collection.get(include=["metadatas"])
-hashes = [str(one["upsert_hash"]).replace(">#", "#").replace("$#", "#") for one in stored["metadatas"]]
-collection.update(ids=stored["ids"], metadatas=[{"upsert_hash": one} for one in hashes])
-"""
 
 
 def _long_item() -> dict[str, Any]:
@@ -321,19 +313,13 @@ def test_an_item_without_its_last_chunk_stays_chunks(tiny: Terminal) -> None:
         assert f"{len(left)} chunks of --split are separate items" in done.stderr
 
 
-def test_chunks_of_the_first_versions_are_unchanged(tiny: Terminal) -> None:
-    """If the hashes do not say whether a chunk follows, nothing is written again, and items are joined as before."""
+def test_an_item_that_grew_without_its_last_chunk_stays_chunks(tiny: Terminal) -> None:
+    """A longer text has another last chunk, and without that the item is not whole any more, also with a mean."""
     tiny.write("a.jsonl", [_long_item()])
     load = "upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64 --average"
     tiny.type(load)
-    _run_program(tiny, _AS_FIRST_VERSION)
-    before = tiny.records("chunks", folder="there")
-    assert "1 unchanged" in tiny.type(load).stderr
-    assert tiny.records("chunks", folder="there") == before
-    tiny.type("upsert-cli verify latest --chroma there", expect=None)
     tiny.type("upsert-cli run chroma:there#chunks --collection whole")
     assert "1 unchanged" in tiny.type("upsert-cli run a.jsonl --collection whole").stderr
-    # A longer text has chunks that tell; without the last of them, the item is not whole any more.
     tiny.write("a.jsonl", [_long_item() | {"payload": {"text": _long_item()["payload"]["text"] + " More of it." * 40}}])
     tiny.type(load)
     _run_program(tiny, _DELETE_LAST.replace("- 1", "- 2"))  # the mean counts too
@@ -369,9 +355,17 @@ def test_chosen_chunks_are_divided_by_their_records(tiny: Terminal, make_items: 
 )
 def test_texts_are_joined_where_that_is_certain(texts: list[str | None], whole: str | None) -> None:
     """A chunk that begins as the one before it ends may repeat it."""
-    found = joined("a", ((number, text, {"part": number}) for number, text in reversed([*enumerate(texts)])))
+    chunks = [(number, text, {"upsert_hash": "h.m>#", "part": number}) for number, text in enumerate(texts)]
+    chunks[-1][2]["upsert_hash"] = "h.m$#"
+    found = joined("a", reversed(chunks))
     assert (found and found.payload) == (whole and {"text": whole})
-    assert joined("a", [(0, "a", {}), (2, "b", {})]) is None
+
+
+def test_texts_are_joined_only_without_a_gap() -> None:
+    """Without a chunk in the middle, the others stay chunks."""
+    ends = ((0, "a", {"upsert_hash": "h.m>#"}), (2, "b", {"upsert_hash": "h.m$#"}))
+    assert joined("a", ends) is None
+    assert joined("a", [ends[0], (1, *ends[1][1:])]) is not None
 
 
 @pytest.mark.parametrize(
@@ -383,15 +377,11 @@ def test_texts_are_joined_where_that_is_certain(texts: list[str | None], whole: 
         ("> $ $", False),
         ("$", True),
         (">", False),
-        ("- - -", True),  # of an early version
-        ("- - $", True),
-        ("- - >", False),
-        ("- $ -", False),
     ],
 )
 def test_chunks_tell_whether_another_one_follows(places: str, is_whole: bool) -> None:
-    """An item is joined if its last chunk is marked as the last, or has no mark."""
-    marks = [place.replace("-", "") for place in places.split()]
+    """An item is joined if its chunk with the highest number is marked as the last, and no other is."""
+    marks = places.split()
     chunks = [
         (number, f"{number}.", {"upsert_hash": f"h.m{mark}#", "part": number}) for number, mark in enumerate(marks)
     ]

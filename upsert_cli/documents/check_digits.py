@@ -7,31 +7,27 @@ off by up to `REACH` doubles is restored exactly; -0.0 and 0.0 count as neighbor
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Any
 
 REACH = 7  # doubles; at most 2 were measured, and a server parses the text twice
-MAX_GUESSES = 729  # sets of values to try where there are no digits; as many as six floats have
 _DIGITS = "0123456789abcdef"
-_NEGATIVE = 1 << 63
+_SIGN_BIT = 1 << 63
 
 
 def check_digits(metadata: Mapping[str, Any]) -> str:
     """Return one digit for each float of a record, in the order of the keys and of the lists."""
-    floats = list(_floats(metadata))
-    positions = struct.unpack(f"<{len(floats)}q", struct.pack(f"<{len(floats)}d", *floats))
-    return "".join(_DIGITS[(position if position >= 0 else ~position) & 15] for position in positions)
+    return "".join(_DIGITS[_position(value) % len(_DIGITS)] for value in _floats(metadata))
 
 
 def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
     """Return a stored record's metadata with its floats as they were before they were stored.
 
     Args:
-        metadata: As the store returns it.
-        digits: From `check_digits` for the metadata before it was stored; ignored if their number does not fit.
+        metadata: As the store returned it.
+        digits: Those of the metadata before it was stored; ignored if their number does not fit.
     """
     floats = list(_floats(metadata))
     if len(digits) != len(floats) or not set(digits) <= set(_DIGITS):
@@ -39,18 +35,8 @@ def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
     return _with_floats(metadata, map(_nearest, floats, map(_DIGITS.index, digits)))
 
 
-def guesses(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the values that a record without digits may have held: each float itself, or one of its two neighbors.
-
-    Yields nothing if there are too many combinations.
-    """
-    choices = [[value, *(_moved(value, step) for step in (-1, 1))] for value in _floats(metadata)]
-    if 3 ** len(choices) <= MAX_GUESSES:
-        for chosen in itertools.product(*choices):
-            yield _with_floats(metadata, chosen)
-
-
 def _floats(metadata: Mapping[str, Any]) -> Iterator[float]:
+    """Yield the floats in the order of their keys, also those in lists."""
     kinds = set(map(type, metadata.values()))
     if float not in kinds and list not in kinds:
         return
@@ -63,7 +49,7 @@ def _floats(metadata: Mapping[str, Any]) -> Iterator[float]:
 
 
 def _with_floats(metadata: Mapping[str, Any], floats: Iterable[float]) -> dict[str, Any]:
-    """Return metadata with other values in the place of its floats, in the order of `_floats`."""
+    """Return metadata with other floats, which come in the order of `_floats`."""
     changed, left = dict(metadata), iter(floats)
     for key in sorted(metadata):
         value = metadata[key]
@@ -75,19 +61,19 @@ def _with_floats(metadata: Mapping[str, Any], floats: Iterable[float]) -> dict[s
 
 
 def _nearest(value: float, digit: int) -> float:
-    """Return the float nearest to `value` that has a check digit."""
-    step = (digit - _position(value)) % 16
-    return _moved(value, step if step <= REACH else step - 16)
-
-
-def _moved(value: float, step: int) -> float:
-    """Return the float that is `step` doubles after a value, or the value itself if that is not finite."""
-    position = _position(value) + step
-    (moved,) = struct.unpack("<d", struct.pack("<q", position if position >= 0 else ~(position + _NEGATIVE)))
-    return float(moved) if isfinite(moved) else value
+    """Return the float with a check digit that is nearest to a value, or the value itself if that is not finite."""
+    step = (digit - _position(value)) % len(_DIGITS)
+    nearest = _float_at(_position(value) + (step if step <= REACH else step - len(_DIGITS)))
+    return nearest if isfinite(nearest) else value
 
 
 def _position(value: float) -> int:
-    """Return the position of a float among all: 0 for 0.0, -1 for -0.0; neighbors differ by 1."""
+    """Return the position of a float among all doubles: 0 for 0.0, -1 for -0.0; neighbors differ by 1."""
     (bits,) = struct.unpack("<q", struct.pack("<d", value))
-    return int(bits) if bits >= 0 else ~int(bits) - _NEGATIVE
+    return int(bits) if bits >= 0 else ~int(bits) - _SIGN_BIT
+
+
+def _float_at(position: int) -> float:
+    """Return the float at a position."""
+    (value,) = struct.unpack("<d", struct.pack("<q", position if position >= 0 else ~(position + _SIGN_BIT)))
+    return float(value)

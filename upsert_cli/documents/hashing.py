@@ -1,9 +1,9 @@
 """The hash in the metadata of a record, whose differing half decides how the record is written, and the ids of chunks.
 
-Two halves in hex, `<text>.<metadata>`. If an item brings its own vector, the first half is `<text>+<vector>`; for the
-mean of an item's chunks it is `<text>+<hash of the whole text>`. A chunk's hash ends with `>#` if another chunk follows
-and with `$#` if it is the last; that of the mean, and those of the first versions, end with `#` alone. When a hash is
-stored, `~` and a check digit for each float of the metadata are added, before these marks.
+A hash has two halves in hex, `<text>.<metadata>`. For an item that brings its own vector, the first half is
+`<text>+<vector>`; for the mean of an item's chunks, `<text>+<hash of the whole text>`. The hash of a chunk ends with
+`>#` if another chunk follows, and with `$#` if none does; the hash of the mean ends with `#`. A stored hash has `~` and
+a check digit for each float of the metadata before these marks.
 
 Chunk 0 of the item `a` is the record `a#0`, the mean of its chunks `a#average`. With `--split` every item becomes
 chunks, a short one just chunk 0, so an item whose own id is `a#0` is never mistaken: its chunk 0 is `a#0#0`.
@@ -18,15 +18,15 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from upsert_cli.documents.check_digits import check_digits, guesses, restored
+from upsert_cli.documents.check_digits import check_digits, restored
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.json_text import canonical
 
 HASH_KEY = "upsert_hash"
 HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of
 MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; the limit of a line of JSONL
-CHUNK_MARK = "#"  # at the end; tells a chunk from an item whose own id looks like a chunk's
-FOLLOWED_MARK, LAST_MARK = ">", "$"  # before the mark of a chunk; tell whether another chunk of its item follows
+CHUNK_MARK = "#"  # at the end; distinguishes a chunk from an item whose own id looks like a chunk's
+FOLLOWED_MARK, LAST_MARK = ">", "$"  # before the mark of a chunk, which another chunk of its item follows or not
 FLOAT_MARK = "~"  # before the check digits of the floats
 OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not the model's
 
@@ -77,7 +77,7 @@ def copied_hash(stored: str, text: str, metadata: dict[str, Any], *, field: str,
 
     `stored` is the hash that the record has; the other arguments are those of `record_hash`, for the copy.
     """
-    halves, _, marks = _divided(stored)
+    halves, _, marks = _parts(stored)
     of_text = halves.partition(".")[0]
     if of_text.partition(OWN_VECTOR)[0] != _text_hash(text, identity):
         return None
@@ -89,33 +89,30 @@ def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
     hashed, digits = metadata.get(HASH_KEY), check_digits(metadata)
     if not digits or not isinstance(hashed, str):
         return metadata
-    halves, _, marks = _divided(hashed)
+    halves, _, marks = _parts(hashed)
     return metadata | {HASH_KEY: f"{halves}{FLOAT_MARK}{digits}{marks}"}
 
 
 def is_same(stored: str, hashed: str) -> bool:
-    """Check that a stored hash is that of a document, whether it has check digits and a chunk's place or not."""
-    if not (is_chunk(stored) or is_chunk(hashed)):
-        return stored.partition(FLOAT_MARK)[0] == hashed.partition(FLOAT_MARK)[0]
-    had, _, had_marks = _divided(stored)
-    halves, _, marks = _divided(hashed)
-    # A chunk that was stored without its place stays so, since nothing else of it has changed.
-    return had == halves and (had_marks == marks or (had_marks == CHUNK_MARK and is_chunk(marks)))
+    """Check that two hashes are equal except for their check digits."""
+    return _without_digits(stored) == _without_digits(hashed)
 
 
-def _divided(hashed: str) -> tuple[str, str, str]:
+def _without_digits(hashed: str) -> str:
+    halves, _, marks = _parts(hashed)
+    return halves + marks
+
+
+def _parts(hashed: str) -> tuple[str, str, str]:
     """Return the two halves of a hash, its check digits, and the marks of a chunk."""
-    marks = ""
-    if is_chunk(hashed):
-        marks = next((place for place in (FOLLOWED_MARK, LAST_MARK) if hashed.endswith(place + CHUNK_MARK)), "")
-        marks += CHUNK_MARK
-    halves, _, digits = hashed.removesuffix(marks).partition(FLOAT_MARK)
-    return halves, digits, marks
+    unmarked = hashed.rstrip(FOLLOWED_MARK + LAST_MARK + CHUNK_MARK)
+    halves, _, digits = unmarked.partition(FLOAT_MARK)
+    return halves, digits, hashed[len(unmarked) :]
 
 
-def exact(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def with_exact_floats(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored record's metadata with its floats as they were before Chroma stored them."""
-    digits = _divided(str(metadata.get(HASH_KEY, "")))[1]
+    _, digits, _ = _parts(str(metadata.get(HASH_KEY, "")))
     return restored(metadata, digits) if digits else dict(metadata)
 
 
@@ -135,25 +132,17 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
     hashed = metadata.get(HASH_KEY)
     if not isinstance(hashed, str):
         return f"it has no {HASH_KEY}"
-    own = {key: value for key, value in exact(metadata).items() if key != HASH_KEY}
-    of_text, _, of_metadata = _divided(hashed)[0].partition(".")
+    own = {key: value for key, value in with_exact_floats(metadata).items() if key != HASH_KEY}
+    of_text, _, of_metadata = _parts(hashed)[0].partition(".")
     try:
-        # Without the vector: a cosine index stores it with another length.
+        # Without the vector, since a cosine index stores it with another length.
         if _text_hash(text, identity) != of_text.partition(OWN_VECTOR)[0]:
             return f"its document is not the one of its {HASH_KEY}"
-        if of_metadata not in _metadata_hashes(own, text) and not (
-            FLOAT_MARK not in hashed and _may_be_rounded(own, text, of_metadata)
-        ):
+        if of_metadata not in _metadata_hashes(own, text):
             return f"its metadata is not that of its {HASH_KEY}"
     except ItemError as error:
         return error.detail
     return None
-
-
-def _may_be_rounded(metadata: dict[str, Any], text: str, of_metadata: str) -> bool:
-    """Check that a record without check digits may differ from its hash only by Chroma's rounding."""
-    tried = [of_metadata in _metadata_hashes(guess, text) for guess in guesses(metadata)]
-    return any(tried) or not tried  # with too many floats to try all, the hash tells nothing
 
 
 def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
@@ -163,7 +152,7 @@ def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
         ItemError: It is too large to have one.
     """
     own = {key: value for key, value in metadata.items() if key != HASH_KEY}
-    marks = _divided(str(metadata.get(HASH_KEY, "")))[2]
+    _, _, marks = _parts(str(metadata.get(HASH_KEY, "")))
     return f"{_text_hash(text, identity)}.{next(_metadata_hashes(own, text))}{marks}"
 
 
@@ -225,10 +214,9 @@ def is_chunk(upsert_hash: object) -> bool:
     return isinstance(upsert_hash, str) and upsert_hash.endswith(CHUNK_MARK)
 
 
-def is_last_chunk(upsert_hash: object) -> bool | None:
-    """Tell by a stored chunk's hash whether it is the last of its item; None where the hash does not tell."""
-    place = upsert_hash[-2:-1] if isinstance(upsert_hash, str) and is_chunk(upsert_hash) else ""
-    return place == LAST_MARK if place in (FOLLOWED_MARK, LAST_MARK) else None
+def is_last_chunk(upsert_hash: object) -> bool:
+    """Check by a stored record's hash that it is the last chunk of an item."""
+    return isinstance(upsert_hash, str) and upsert_hash.endswith(LAST_MARK + CHUNK_MARK)
 
 
 def owner_of(identifier: str, upsert_hash: object) -> tuple[str, int] | None:

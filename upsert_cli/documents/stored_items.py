@@ -3,9 +3,9 @@
 The payload is the metadata, without this tool's own keys, and `text` is the document. Where the metadata has a key
 `text` of its own, that is what the payload holds, and the document is kept next to it, so that nothing is lost.
 
-Chunks that were made with an overlap repeat the end of the one before, and nothing stored tells how much. So texts are
-joined only where no chunk begins as the one before ends: they had no overlap there. The hash of a chunk tells whether
-another one follows, unless an early version of this tool wrote it.
+Chunks that were made with an overlap repeat the end of the chunk before, and nothing stored tells how much of it. So
+texts are joined only where no chunk begins as the chunk before it ends: there was no overlap. A mark in the hash of the
+last chunk shows that the item is complete.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from upsert_cli.documents.hashing import (
     CHUNK_KEY,
     HASH_KEY,
     OBJECT_KEY,
-    exact,
     is_last_chunk,
     stored_fault,
     stored_hash,
+    with_exact_floats,
 )
 from upsert_cli.documents.metadata import INFO_PREFIX, SCOPE_KEY, shown
 from upsert_cli.documents.recipe import TEXT_FIELD, VECTOR_FIELD, Recipe
@@ -50,7 +50,7 @@ def item_of_record(
 
     The vector is given if it is to be kept, and a fault if it is known why the record cannot be loaded.
     """
-    payload = {key: value for key, value in exact(metadata).items() if key not in _OWN_KEYS}
+    payload = {key: value for key, value in with_exact_floats(metadata).items() if key not in _OWN_KEYS}
     has_own_text = TEXT_FIELD in payload
     if document is not None and not has_own_text:
         payload = {TEXT_FIELD: document} | payload
@@ -88,7 +88,7 @@ def document_of_record(
     `identity` is that of the model, which is part of the hash; None if the records of its collection have no hash.
     """
     if identity is not None and stored_fault(text, metadata, identity) is None:
-        metadata = exact(metadata)  # the returned floats would be rounded once more
+        metadata = with_exact_floats(metadata)  # the returned floats would be rounded once more
     elif identity is not None:
         with suppress(ItemError):  # too large for our hash: another program stored it, and it stays unchanged
             metadata = metadata | {HASH_KEY: stored_hash(text, metadata, identity)}
@@ -109,7 +109,7 @@ def joined(object_id: str, chunks: Iterable[tuple[int, str | None, Mapping[str, 
     if not texts or [number for number, _, _ in ordered] != list(range(len(texts))):
         return None
     *inner, end = (is_last_chunk(metadata.get(HASH_KEY)) for _, _, metadata in ordered)
-    if any(inner) or end is False:  # the rest is missing, or left over from a longer text
+    if any(inner) or not end:  # the last chunk is missing, or others are left over from a longer text
         return None
     first, *others = (_common(metadata) for _, _, metadata in ordered)
     if any(other != first for other in others) or any(itertools.starmap(_may_overlap, itertools.pairwise(texts))):
@@ -118,7 +118,8 @@ def joined(object_id: str, chunks: Iterable[tuple[int, str | None, Mapping[str, 
 
 
 def _common(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in exact(metadata).items() if key not in (HASH_KEY, OBJECT_KEY, CHUNK_KEY)}
+    chunks_own = (HASH_KEY, OBJECT_KEY, CHUNK_KEY)
+    return {key: value for key, value in with_exact_floats(metadata).items() if key not in chunks_own}
 
 
 def _may_overlap(before: str, after: str) -> bool:

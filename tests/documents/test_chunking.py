@@ -14,9 +14,10 @@ from semantic_text_splitter import TextSplitter
 from tests.support.reading import fuzz
 from tests.support.terminal import SAMPLES
 from upsert_cli.documents import document as documents
-from upsert_cli.documents.document import PIECE, Document, Splitter, split_item
+from upsert_cli.documents.document import Document, split_item
 from upsert_cli.documents.hashing import as_stored, is_chunk, is_same, owner_of, stored_fault
 from upsert_cli.documents.recipe import Recipe
+from upsert_cli.documents.splitter import PIECE, Splitter
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.fastembed import load_tokenizer
 from upsert_cli.embedding.models import find_model

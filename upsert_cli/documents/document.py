@@ -1,7 +1,7 @@
 """Item -> Document: the text to embed, flat metadata that Chroma stores unchanged, and a hash of both.
 
-With a splitter an item becomes several documents, its chunks. Rows that Chroma would refuse, silently change or be
-damaged by are rejected here, one by one, before any call is made.
+With a splitter an item becomes several documents, its chunks. Rows that Chroma would refuse or silently change, or that
+would damage it, are rejected here, one by one, before any call.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from upsert_cli.documents.hashing import (
     AVERAGE_NUMBER,
@@ -23,75 +23,73 @@ from upsert_cli.documents.hashing import (
     record_hash,
 )
 from upsert_cli.documents.metadata import Value, metadata_of
-from upsert_cli.documents.recipe import Recipe, read_payload
-from upsert_cli.errors import ItemError, Refusal, Stage, UpsertCliError
-from upsert_cli.packages import install_command, is_installed
+from upsert_cli.documents.payload import read_payload
+from upsert_cli.documents.recipe import Recipe
+from upsert_cli.documents.splitter import Splitter
+from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import canonical
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-PIECE = 1 << 16  # characters that are split at once; some 60 ms with chunks of 254 tokens
 MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of the metadata that every chunk of an item repeats
 NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 
 
 class Document(NamedTuple):
-    """One record as it will be stored; a tuple, since there is one for every row."""
+    """One record before it is stored; a tuple, since every row makes one."""
 
     id: str
     text: str
-    """May be empty for an item that brings its vector; see `has_text`."""
+    """Possibly empty for an item that brings its vector; see `has_text`."""
 
     metadata: dict[str, Value]
     """The flat payload, `upsert_scope` if there is one, and `upsert_hash`."""
 
     upsert_hash: str
-    """Two hashes in hex, `<text>.<metadata>`; the one that differs decides how the record is written."""
+    """Two hashes in hex, `<text>.<metadata>`; the half that differs decides how the record is written."""
 
     item: Item
 
     converted: dict[str, str]
-    """The metadata keys of values that had to be changed to fit, such as lists that became JSON text, and the kind that
-    each had, such as `a list`."""
+    """The kind that each changed value had, such as `a list` that became JSON text, by its metadata key."""
 
     vector: array[float] | None = None
-    """The item's own, of 32-bit floats; None: the text is to be embedded."""
+    """The item's own vector, of 32-bit floats; None: the text is to be embedded."""
 
     number: int | None = None
-    """Which chunk of its item it is, from 0; `AVERAGE_NUMBER` for the mean of all; None: it is the whole item."""
+    """The number of the chunk, from 0; `AVERAGE_NUMBER` for the mean of all chunks; None for a whole item."""
 
     is_last_chunk: bool = True
-    """No chunk of its item follows; never true for the mean."""
+    """No other chunk of the item follows; False for the mean."""
 
     has_text: bool = True
-    """Whether it is stored with a document; False for an item that brings its vector and has no text."""
+    """The record gets a document; False for an item that brings its vector and has no text."""
 
     @property
     def is_average(self) -> bool:
-        """Check that it is the mean of its item's chunks."""
+        """Check that this is the mean of its item's chunks."""
         return self.number == AVERAGE_NUMBER
 
     @property
     def is_first_chunk(self) -> bool:
-        """Check that it is the first of its item, the mean aside."""
+        """Check that this is the first chunk of its item, or the whole item."""
         return not self.number
 
     @property
     def size(self) -> int:
-        """Return about how many bytes of memory it takes."""
-        own = 0 if self.vector is None else NUMBER_SIZE * len(self.vector)
-        return len(self.text) + size_of(self.metadata) + own
+        """Return the approximate bytes of memory."""
+        size_of_vector = 0 if self.vector is None else NUMBER_SIZE * len(self.vector)
+        return len(self.text) + size_of(self.metadata) + size_of_vector
 
 
 def size_of(value: object) -> int:
-    """Return the characters of all strings in a value; the rest is small in comparison."""
+    """Return the number of characters in all strings of a value; the rest is small in comparison."""
+    if type(value) is list:
+        return sum(map(size_of, value))
     if type(value) is not dict:
-        return len(value) if isinstance(value, str | bytes) else sum(map(size_of, value if type(value) is list else ()))
+        return len(value) if isinstance(value, str | bytes) else 0
     size = 0
     for inner in value.values():
-        kind = type(inner)  # looked at here, since this runs for every value of every row
+        kind = type(inner)  # compared here, since a call for every value of every row costs too much
         if kind is str or kind is bytes:
             size += len(inner)
         elif kind is dict or kind is list:
@@ -100,7 +98,7 @@ def size_of(value: object) -> int:
 
 
 def make_document(item: Item, recipe: Recipe) -> Document:
-    """Make the document of an item that is not split.
+    """Return the document of an item that is not split.
 
     Raises:
         ItemError: Its text is missing or blank, its vector is not usable, or Chroma cannot hold its metadata.
@@ -108,71 +106,42 @@ def make_document(item: Item, recipe: Recipe) -> Document:
     payload, found, vector = read_payload(item, recipe)
     text = found or ""
     metadata, converted = metadata_of(payload, item, recipe)
-    hashed, stored = None, item.stored
+    field, identity, stored = recipe.text_fields[0], recipe.identity, item.stored
+    upsert_hash = None
     if stored is not None and stored.vector is not None and stored.hash is not None:
-        field = recipe.text_fields[0]
-        hashed = copied_hash(stored.hash, text, metadata, field=field, identity=recipe.identity)
-    if hashed is None:
-        hashed = record_hash(text, metadata, field=recipe.text_fields[0], identity=recipe.identity, vector=vector)
-    upsert_hash = metadata[HASH_KEY] = hashed
+        upsert_hash = copied_hash(stored.hash, text, metadata, field=field, identity=identity)
+    if upsert_hash is None:
+        upsert_hash = record_hash(text, metadata, field=field, identity=identity, vector=vector)
+    metadata[HASH_KEY] = upsert_hash
     has_text = found is not None
     return Document(item.object_id, text, metadata, upsert_hash, item, converted, vector, has_text=has_text)
 
 
+# -- chunks -------------------------------------------------------------------------------------------------------
+
+
 def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document | None, Iterator[Document]]:
-    """Return the document of the mean of an item's chunks, if it is wanted, and its chunks one by one.
+    """Return the document of the mean of an item's chunks, if the recipe wants it, and its chunks one by one.
 
     An item that brings its own vector has one chunk.
 
     Raises:
         ItemError: As for `make_document`; also later, if a chunk cannot be made.
     """
-    payload, found, vector = read_payload(item, recipe)
-    text = found or ""
+    payload, text, vector = read_payload(item, recipe)
     metadata, converted = metadata_of(payload, item, recipe)
     converted |= {key: "replaced by that of the chunk" for key in (OBJECT_KEY, CHUNK_KEY) if key in metadata}
-    texts = _with_last(iter([text]) if vector is not None else splitter.chunks(text))
+    whole = Document(item.object_id, text or "", metadata, "", item, converted, vector, has_text=text is not None)
+    texts = _with_last(splitter.chunks(whole.text) if vector is None else iter([whole.text]))
     first, is_only = next(texts)
-    if not is_only and (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
-        detail = (
-            f"the text has several chunks, and its metadata, which each of them repeats, has {size} bytes as JSON; "
-            f"{MAX_CHUNK_METADATA} are allowed; --metadata-fields takes less"
-        )
-        raise ItemError(stage=Stage.SPLITTING, detail=detail)
-
-    def document(number: int, chunk_text: str, mean_of: str | None, *, is_last: bool) -> Document:
-        is_average = number == AVERAGE_NUMBER
-        whole = metadata | {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
-        upsert_hash = whole[HASH_KEY] = chunk_hash(
-            chunk_text, whole, identity=recipe.identity, is_last=None if is_average else is_last, mean_of=mean_of
-        )
-        return Document(
-            chunk_id(item.object_id, number),
-            chunk_text,
-            whole,
-            upsert_hash,
-            item,
-            converted if number == 0 else {},
-            None if is_average else vector,
-            number,
-            is_last_chunk=is_last,
-            has_text=found is not None,
-        )
-
-    def chunks() -> Iterator[Document]:
-        mean_of = None if vector is None else vector.tobytes().hex()
-        for number, (chunk_text, is_last) in enumerate(itertools.chain([(first, is_only)], texts)):
-            yield document(number, chunk_text, mean_of, is_last=is_last)
-
-    if not recipe.average:
-        return None, chunks()
-    mean_of = canonical([text, splitter.max_tokens, splitter.overlap, None if vector is None else list(vector)])
-    # Its document is the beginning of the text, by which a reader recognises the item.
-    return document(AVERAGE_NUMBER, first, mean_of.decode(), is_last=False), chunks()
+    if not is_only:
+        _check_repeated(metadata)
+    average = _average(whole, first, splitter, identity=recipe.identity) if recipe.average else None
+    return average, _chunks(whole, itertools.chain([(first, is_only)], texts), identity=recipe.identity)
 
 
 def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
-    """Yield each text, and whether it is the last; there is at least one."""
+    """Yield each of at least one text, and whether it is the last."""
     known = next(texts)
     for following in texts:
         yield known, False
@@ -180,88 +149,42 @@ def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
     yield known, True
 
 
-# -- splitting ----------------------------------------------------------------------------------------------------
-
-
-def require_splitter() -> None:
-    """Check that texts can be split.
-
-    Raises:
-        UpsertCliError: The package is not installed.
-    """
-    if not is_installed("semantic_text_splitter"):
-        command = install_command("semantic-text-splitter>=0.25")
-        raise UpsertCliError(message=f"--split needs a package that is not installed; `{command}`")
-
-
-class Splitter:
-    """Splits texts for one model: between paragraphs, else sentences, else words, measured in the model's own tokens.
-
-    The chunks cover the text to the letter. A text is split piece by piece, so that one of any length costs little
-    memory and delays nothing.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, overlap: int, prefix: str = "") -> None:
-        """Prepare to split with a tokenizer that neither truncates nor pads.
-
-        Args:
-            tokenizer: The model's own.
-            max_tokens: Tokens of a chunk, including those of the prefix and those that the model puts around each text.
-            overlap: The most tokens that a chunk repeats of the previous one; fewer than `max_tokens`.
-            prefix: Embedded before each chunk, and no part of it.
-
-        Raises:
-            Refusal: The prefix leaves no room for a chunk.
-        """
-        from semantic_text_splitter import TextSplitter
-
-        self.max_tokens = max_tokens
-        self.overlap = overlap
-        self._tokenizer: Any = tokenizer
-        self._prefix = prefix
-        # Some tokenizers, such as that of e5, turn the space at the end of a prefix into a token of its own.
-        taken = len(self._tokenizer.encode(prefix)) if prefix else tokenizer.num_special_tokens_to_add(is_pair=False)
-        if prefix and taken >= max_tokens:
-            raise Refusal(
-                message=f"--max-tokens {max_tokens} leaves no room for text after the {taken} tokens of the prefix "
-                f"{prefix!r}; raise it, or give a shorter --passage-prefix"
-            )
-        room = max(1, max_tokens - taken)
-        self._splitter = TextSplitter.from_huggingface_tokenizer(
-            tokenizer, room, overlap=min(overlap, room - 1), trim=False
+def _check_repeated(metadata: dict[str, Value]) -> None:
+    """Check that the metadata of an item is small enough for each of several chunks to repeat it."""
+    if (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
+        detail = (
+            f"the text has several chunks, and its metadata, which each of them repeats, has {size} bytes as JSON; "
+            f"{MAX_CHUNK_METADATA} are allowed; --metadata-fields takes less"
         )
+        raise ItemError(stage=Stage.SPLITTING, detail=detail)
 
-    def chunks(self, text: str) -> Iterator[str]:
-        """Yield the chunks of a text in order.
 
-        Raises:
-            ItemError: A single character has more tokens than a chunk may have.
-        """
-        for start, end in self._spans(text):
-            yield from self._fitting(text, start, end)
+def _average(whole: Document, first: str, splitter: Splitter, *, identity: str) -> Document:
+    """Return the document of the mean; its text is the first chunk, by which a reader recognises the item."""
+    vector = None if whole.vector is None else whole.vector.tolist()
+    mean_of = canonical([whole.text, splitter.max_tokens, splitter.overlap, vector]).decode()
+    return _chunk(whole._replace(vector=None), AVERAGE_NUMBER, first, identity=identity, is_last=None, mean_of=mean_of)
 
-    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        begin = 0
-        while begin < len(text):
-            piece = text[begin : begin + PIECE]
-            chunks = self._splitter.chunk_indices(piece)
-            spans = [(begin + start, begin + start + len(chunk)) for start, chunk in chunks]
-            if begin + len(piece) == len(text):
-                yield from spans
-                return
-            # The piece ends in the middle of the text, so its last chunk is split again with the next piece.
-            yield from spans[:-1] or spans
-            begin = spans[-1][0] if len(spans) > 1 else spans[-1][1]
 
-    def _fitting(self, text: str, start: int, end: int) -> Iterator[str]:
-        """Yield one chunk, or its halves if it is too long: at a cut, a tokenizer may make more tokens."""
-        chunk = text[start:end]
-        if len(self._tokenizer.encode(self._prefix + chunk)) <= self.max_tokens:
-            yield chunk
-        elif len(chunk) == 1:
-            detail = f"the character {chunk!a} alone has more than {self.max_tokens} tokens; raise --max-tokens"
-            raise ItemError(stage=Stage.SPLITTING, detail=detail)
-        else:
-            middle = start + len(chunk) // 2
-            yield from self._fitting(text, start, middle)
-            yield from self._fitting(text, middle, end)
+def _chunks(whole: Document, texts: Iterator[tuple[str, bool]], *, identity: str) -> Iterator[Document]:
+    mean_of = None if whole.vector is None else whole.vector.tobytes().hex()
+    for number, (text, is_last) in enumerate(texts):
+        yield _chunk(whole, number, text, identity=identity, is_last=is_last, mean_of=mean_of)
+
+
+def _chunk(
+    whole: Document, number: int, text: str, *, identity: str, is_last: bool | None, mean_of: str | None
+) -> Document:
+    """Return the document of a chunk; see `chunk_hash` about the last arguments."""
+    metadata = whole.metadata | {OBJECT_KEY: whole.id, CHUNK_KEY: chunk_name(number)}
+    upsert_hash = chunk_hash(text, metadata, identity=identity, is_last=is_last, mean_of=mean_of)
+    metadata[HASH_KEY] = upsert_hash
+    return whole._replace(
+        id=chunk_id(whole.id, number),
+        text=text,
+        metadata=metadata,
+        upsert_hash=upsert_hash,
+        converted=whole.converted if number == 0 else {},
+        number=number,
+        is_last_chunk=bool(is_last),
+    )

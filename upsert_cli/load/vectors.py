@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from upsert_cli.context import RunContext
-from upsert_cli.documents.document import Splitter, require_splitter
 from upsert_cli.documents.recipe import Recipe
+from upsert_cli.documents.splitter import Splitter, require_splitter
 from upsert_cli.embedding.catalog import NO_MODEL, NO_PREFIXES, embeds
 from upsert_cli.embedding.embedder import Embedder, load_model, require_device, require_precision
 from upsert_cli.embedding.fastembed import load_token_counter, load_tokenizer

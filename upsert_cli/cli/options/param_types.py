@@ -154,7 +154,7 @@ def chroma_filter(value: str) -> dict[str, Any]:
 
 def json_vector(value: str) -> array[float]:
     """Return a vector, given as a JSON list, the name of a file that holds one, or - for standard input."""
-    from upsert_cli.documents.recipe import checked_vector  # late: the help does not wait for it
+    from upsert_cli.documents.payload import checked_vector  # late: the help does not wait for it
 
     text, name = _read_vector(value)
     try:

@@ -23,7 +23,7 @@ from upsert_cli.errors import ItemError
 from upsert_cli.sources.json_text import canonical
 
 HASH_KEY = "upsert_hash"
-HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of
+HASH_BYTES = 16  # of 64 that BLAKE2b has; at 128 bits, equal hashes of different rows are practically impossible
 MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; the limit of a line of JSONL
 CHUNK_MARK = "#"  # at the end; distinguishes a chunk from an item whose own id looks like a chunk's
 FOLLOWED_MARK, LAST_MARK = ">", "$"  # before the mark of a chunk, which another chunk of its item follows or not
@@ -32,7 +32,7 @@ OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not t
 
 SEPARATOR = "#"  # in a chunk's id, before its number
 AVERAGE = "average"
-AVERAGE_NUMBER = -1  # stands for the mean of all chunks, which are numbered from 0
+AVERAGE_NUMBER = -1  # of the mean of all chunks, which are numbered from 0
 OBJECT_KEY, CHUNK_KEY = "object_id", "part"  # of a chunk's metadata
 _NUMBER = re.compile(r"[0-9]{1,18}")  # of a chunk; Python refuses to read one of thousands of digits
 
@@ -45,9 +45,9 @@ def record_hash(
     Args:
         text: The document.
         metadata: Without the hash.
-        field: The metadata key that may hold the text as well; it is hashed once.
-        identity: The model's, with the options of embedding.
-        vector: The item's own.
+        field: The metadata key that may hold the text as well, which is hashed once.
+        identity: The identity of the model and the options of embedding.
+        vector: The item's own vector.
 
     Raises:
         ItemError: It is too large to be stored.
@@ -59,10 +59,14 @@ def record_hash(
 def chunk_hash(
     text: str, metadata: dict[str, Any], *, identity: str, is_last: bool | None, mean_of: str | None = None
 ) -> str:
-    """Return the hash of a chunk; see `record_hash`.
+    """Return the hash of a chunk.
 
-    `is_last` tells whether no chunk of the item follows. It is None for the mean of all chunks, which is made of
-    `mean_of`; an own vector of the item is given there too.
+    Args:
+        text: The document.
+        metadata: Without the hash.
+        identity: The identity of the model and the options of embedding.
+        is_last: No chunk of the item follows; None for the mean of all chunks.
+        mean_of: The text that the mean depends on; for a chunk, the item's own vector in hex, if it has one.
     """
     own = "" if mean_of is None else OWN_VECTOR + _digest("mean", mean_of.encode())
     place = "" if is_last is None else LAST_MARK if is_last else FOLLOWED_MARK
@@ -70,12 +74,16 @@ def chunk_hash(
 
 
 def copied_hash(stored: str, text: str, metadata: dict[str, Any], *, field: str, identity: str) -> str | None:
-    """Return the hash of a copy of a record with its vector; None if the record's hash is not of its text and model.
+    """Return the hash for the copy of a record with its vector; None if another text or model made that vector.
 
-    A copy of a vector that the model made is like one that it makes again, so a later load of the same item changes
-    nothing.
+    The hash is the one of a record whose vector the model has just made, so a later load of the item changes nothing.
 
-    `stored` is the hash that the record has; the other arguments are those of `record_hash`, for the copy.
+    Args:
+        stored: The record's own hash.
+        text: The document of the copy.
+        metadata: Of the copy, without the hash.
+        field: See `record_hash`.
+        identity: See `record_hash`.
     """
     halves, _, marks = _parts(stored)
     of_text = halves.partition(".")[0]
@@ -85,7 +93,7 @@ def copied_hash(stored: str, text: str, metadata: dict[str, Any], *, field: str,
 
 
 def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return a record's metadata for the store: with a check digit in its hash for each float, if there are any."""
+    """Return a record's metadata for the store: with a check digit in its hash for each float."""
     hashed, digits = metadata.get(HASH_KEY), check_digits(metadata)
     if not digits or not isinstance(hashed, str):
         return metadata
@@ -117,17 +125,17 @@ def with_exact_floats(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def has_own_vector(upsert_hash: object) -> bool:
-    """Check by a stored record's hash that its vector came with its item, so that no model can compute it."""
+    """Check by a stored record's hash that its vector came with its item; no model can compute it again."""
     return isinstance(upsert_hash, str) and OWN_VECTOR in upsert_hash
 
 
 def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str | None:
-    """Return how a stored record differs from its hash, in one line, or None.
+    """Return in one line how a stored record differs from its hash, or None.
 
     Args:
         text: The document.
-        metadata: With `upsert_hash`.
-        identity: From the recipe that it was made with.
+        metadata: With the hash.
+        identity: See `record_hash`.
     """
     hashed = metadata.get(HASH_KEY)
     if not isinstance(hashed, str):
@@ -171,7 +179,7 @@ def _text_hash(text: str, identity: str) -> str:
 
 
 def _metadata_hash(metadata: dict[str, Any], text: str, field: str) -> str:
-    """Hash the rest of a record after its text: if a key holds the text, its name is hashed instead of its value."""
+    """Return the hash of a record without its text; of the field that holds the text, only the name is hashed."""
     if metadata.get(field) == text:
         metadata = metadata.copy()
         del metadata[field]
@@ -191,7 +199,7 @@ def _digest(purpose: str, data: bytes) -> str:
 
 @lru_cache(maxsize=64)
 def _hasher(purpose: str) -> hashlib.blake2b:
-    """Return a hasher to copy, which costs half of making one; each purpose has hashes of its own."""
+    """Return a hasher to copy, at half the cost of a new one; equal data has other hashes for another purpose."""
     person = hashlib.blake2b(purpose.encode(), digest_size=hashlib.blake2b.PERSON_SIZE).digest()
     return hashlib.blake2b(digest_size=HASH_BYTES, person=person)
 
@@ -220,7 +228,7 @@ def is_last_chunk(upsert_hash: object) -> bool:
 
 
 def owner_of(identifier: str, upsert_hash: object) -> tuple[str, int] | None:
-    """Return the item and the number of a chunk, from the id and the hash of its record; None for other records."""
+    """Return the item's id and the number of a chunk, by the id and the hash of its record; None if it is no chunk."""
     if not is_chunk(upsert_hash):
         return None
     object_id, separator, name = identifier.rpartition(SEPARATOR)

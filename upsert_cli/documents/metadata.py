@@ -1,4 +1,4 @@
-"""Payload -> flat metadata that Chroma stores unchanged; values that it would refuse or fail on are found here."""
+"""Payload -> flat metadata that Chroma stores unchanged; an item with other values is rejected here."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from upsert_cli.sources.json_text import MAX_NESTING, as_text, kind_of
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]
-"""A list holds one scalar kind, and there is one only with --keep-lists."""
+"""A list holds one scalar kind; lists stay lists only with --keep-lists, or in copies of records."""
 
-INFO_PREFIX = "item_info."  # of the keys that come from there
+INFO_PREFIX = "item_info."  # of the keys from an item's `item_info`
 SCOPE_KEY = "upsert_scope"
-SCOPE_BYTES = 8  # of the digest of sources; 64 bits make equal digests of different sources unheard of
+SCOPE_BYTES = 8  # of the digest of sources; equal digests of different sources are practically impossible
 MAX_KEYS = 1_000  # metadata keys of a record; from 5,461 on Chroma's queue is broken for good
 MAX_KEY = 1_024  # characters
 MAX_LIST = 1_000  # values in all lists of a record; some 6,000 break Chroma's queue for good
@@ -32,20 +32,20 @@ _ALWAYS_KEPT = frozenset([str, bool])
 
 
 def scope_of(sources: Iterable[str]) -> str:
-    """Return the scope of a load that names none: the same for the same sources, in any order, on any day.
+    """Return the default scope of a load, which depends on the set of its sources alone.
 
     Args:
-        sources: Absolute names of files, folders and globs, as the task has them.
+        sources: The absolute names of files, folders and globs in the task.
     """
     names = "\0".join(sorted(set(sources))).encode("utf-8", "surrogatepass")
     return f"sources-{hashlib.blake2b(names, digest_size=SCOPE_BYTES).hexdigest()}"
 
 
 def metadata_of(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], dict[str, str]]:
-    """Return the flat metadata of an item, without a hash, and the keys and kinds of the values that were changed.
+    """Return the flat metadata of an item, without a hash, and the kinds of the changed values, by their keys.
 
     Raises:
-        ItemError: Chroma cannot hold it.
+        ItemError: Chroma cannot hold the metadata.
     """
     metadata: dict[str, Value] = {}
     converted: dict[str, str] = {}
@@ -61,7 +61,7 @@ def metadata_of(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[di
             metadata |= chosen
     if stored is not None and converted:
         raise ItemError(
-            detail=f"its list {shown(next(iter(converted)))} would become text; a load keeps {MAX_LIST:,} values"
+            detail=f"its list {shown_key(next(iter(converted)))} would become text; a load keeps {MAX_LIST:,} values"
         )
     if item.item_info:
         converted |= _flatten(item.item_info, metadata, prefix=INFO_PREFIX, keep_lists=recipe.keep_lists)
@@ -73,8 +73,8 @@ def metadata_of(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[di
 
 
 def _without_text(payload: dict[str, Any], item: Item, recipe: Recipe) -> dict[str, Any]:
-    """Return a payload without the fields that make up the document, since a record holds that already."""
-    if item.stored is not None:  # its metadata is kept whole
+    """Return a payload without the fields that make up the document, since a record holds the document already."""
+    if item.stored is not None:  # all metadata of the record is kept
         return payload if item.stored.has_own_text else without_field(payload, TEXT_FIELD)
     for path in recipe.text_paths:
         payload = without_field(payload, path)
@@ -89,12 +89,12 @@ def _flatten(
     keep_lists: bool = False,
     levels: int = MAX_NESTING,
 ) -> dict[str, str]:
-    """Add values under dotted keys, and return the keys and kinds of those that became text; a null is left out.
+    """Add values under dotted keys, without the nulls, and return the kinds of those that became text, by their keys.
 
     Args:
         values: The payload, or an object in it.
-        into: Receives the values; its own are never replaced.
-        prefix: Of all keys.
+        into: The metadata that the values are added to; a key that it has already is an error.
+        prefix: The beginning of all keys.
         keep_lists: Keep lists of one scalar kind as lists.
         levels: How deep objects may be nested.
     """
@@ -110,7 +110,7 @@ def _flatten(
         ):
             _check_key(key)
             if key in into:
-                raise ItemError(detail=f"the key {shown(key)} occurs twice once nested keys are joined by dots")
+                raise ItemError(detail=f"the key {shown_key(key)} occurs twice once nested keys are joined by dots")
             into[key] = value
         elif kind is dict and value:
             if levels == 0:
@@ -122,13 +122,13 @@ def _flatten(
     return converted
 
 
-def shown(key: str) -> str:
-    """Return a key for a message."""
+def shown_key(key: str) -> str:
+    """Return a key for a message; only the beginning of a long one."""
     return f"`{key}`" if len(key) <= SHOWN_KEY else f"`{key[:SHOWN_KEY]}...`"
 
 
 def _stays_a_list(values: list[Any], kept: dict[str, Value]) -> bool:
-    """Check that Chroma can hold a list unchanged, together with the lists that are kept already."""
+    """Check that Chroma can hold a list unchanged, in addition to the lists among the values kept so far."""
     kinds = set(map(type, values))
     if len(kinds) != 1 or len(values) + sum(len(one) for one in kept.values() if type(one) is list) > MAX_LIST:
         return False
@@ -141,15 +141,17 @@ def _stays_a_list(values: list[Any], kept: dict[str, Value]) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)  # a file has few keys, which come with every row
+@lru_cache(maxsize=4096)  # a file has few keys, and all its rows have them
 def _check_key(key: str) -> None:
     if not key:
         raise ItemError(detail="a key of the payload is empty, which Chroma does not accept")
     if len(key) > MAX_KEY:
-        raise ItemError(detail=f"the key {shown(key)} has {len(key)} characters, {MAX_KEY} are allowed")
+        raise ItemError(detail=f"the key {shown_key(key)} has {len(key)} characters, {MAX_KEY} are allowed")
     if key[0] in "#$":
-        raise ItemError(detail=f"the key {shown(key)} begins with `{key[0]}`, which Chroma does not accept")
+        raise ItemError(detail=f"the key {shown_key(key)} begins with `{key[0]}`, which Chroma does not accept")
     if key.startswith(RESERVED_PREFIX):
-        raise ItemError(detail=f"the key {shown(key)} begins with `{RESERVED_PREFIX}`, which is reserved for Chroma")
+        raise ItemError(
+            detail=f"the key {shown_key(key)} begins with `{RESERVED_PREFIX}`, which is reserved for Chroma"
+        )
     if key in (HASH_KEY, SCOPE_KEY):
-        raise ItemError(detail=f"the key {shown(key)} is this tool's own")
+        raise ItemError(detail=f"the key {shown_key(key)} is this tool's own")

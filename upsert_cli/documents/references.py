@@ -1,7 +1,7 @@
-"""The text of an item whose `item_info` names a file, read from below one folder and from nowhere else.
+"""The text of an item whose `item_info` names a file, read only from below one folder.
 
 A file of items may come from anybody, so its paths are never trusted: each part of a path is opened relative to the
-folder before it and never through a symbolic link, so that nothing can lead out of the folder in between.
+folder before it, and never through a symbolic link, so no path leads out of the folder.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ SHOWN_PATH = 200  # characters of a path in a message
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Non-blocking, since a pipe or a device with nobody at its other end would block the load for ever.
+# Non-blocking, since a pipe without a writer would block the load for ever.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def reference_of(info: Mapping[str, Any] | None) -> str | None:
-    """Return the path that an item names for its text, or None.
+    """Return the path of the file that holds the text of an item, by its `item_info`; None if it names no file.
 
     Raises:
-        ItemError: It is bytes that are not UTF-8.
+        ItemError: The path is bytes that are not UTF-8.
     """
-    name = reference_field(info)
-    return None if info is None or name is None else str(as_utf8(info[name], f"item_info.{name}"))
+    field = reference_field(info)
+    return None if info is None or field is None else str(as_utf8(info[field], f"item_info.{field}"))
 
 
 def reference_field(info: Mapping[str, Any] | None) -> str | None:
-    """Return the field in which an item names a file for its text, or None."""
-    for name in REFERENCE_FIELDS:
-        if info is not None and isinstance(path := info.get(name), str | bytes) and path:
-            return name
+    """Return the field of `item_info` that names the file with the text of an item, or None."""
+    for field in REFERENCE_FIELDS:
+        path = info.get(field) if info is not None else None
+        if isinstance(path, str | bytes) and path:
+            return field
     return None
 
 
@@ -67,6 +68,7 @@ def read_reference(root: Path, path: str) -> str:
 
 
 def _parts(path: str) -> list[str]:
+    """Return the names that a path consists of; raise ItemError if it may lead out of the folder."""
     if "\0" in path:
         raise _fault(path, "holds a NUL character")
     if _SCHEME.match(path):
@@ -80,6 +82,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _opened(root: Path, parts: list[str], path: str) -> BinaryIO:
+    """Open a file part by part; the path itself is for messages."""
     folder = -1
     try:
         folder = os.open(root, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
@@ -108,6 +111,7 @@ def _content(file: BinaryIO, path: str) -> bytes:
 
 
 def _why(error: OSError | UnicodeEncodeError) -> str:
+    """Return the problem with a path that could not be opened, after the path in a message."""
     if isinstance(error, UnicodeEncodeError):
         return "is not a name that the file system allows"
     match error.errno:

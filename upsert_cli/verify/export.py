@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, cast
 
 from upsert_cli.atomic import writing_out
 from upsert_cli.context import RunContext
+from upsert_cli.documents.exported_items import ItemForm
 from upsert_cli.documents.hashing import is_chunk
-from upsert_cli.documents.stored_items import ItemForm
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds, known_prefixes
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.terminal import Terminal
 from tests.support.web_servers import WebServer, web_server
-from upsert_cli.sources.remote import source_name
+from upsert_cli.sources.addresses import source_name
 
 
 def _page(name: str, rows: int = 5) -> bytes:

@@ -20,10 +20,11 @@ from tests.support.terminal import Terminal
 from tests.support.web_servers import Bucket, WebServer, bucket, web_server
 from upsert_cli.errors import Refusal, SourceUnreadable, UsageFault
 from upsert_cli.sources import object_stores
+from upsert_cli.sources.addresses import shown
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.object_stores import ObjectFile
-from upsert_cli.sources.remote import TransientError, shown
+from upsert_cli.sources.remote_stream import TransientError
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 

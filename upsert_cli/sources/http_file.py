@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from upsert_cli.sources.http_get import NOT_SATISFIABLE, PARTIAL, get, read_piece
-from upsert_cli.sources.remote import FileInfo, RemoteStream, TransientError
+from upsert_cli.sources.remote_stream import FileInfo, RemoteStream, TransientError
 
 LONGEST_WAIT = 30.0  # seconds for the headers of a response, and for bytes; longer than a slow disk takes
 SHORTEST_WAIT = 1.0  # seconds, however short the time for retries is

@@ -13,7 +13,8 @@ from urllib.parse import quote, urljoin
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 from upsert_cli import __version__
-from upsert_cli.sources.remote import WEB_SCHEMES, TransientError, scheme_of, shown, why_refused
+from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
+from upsert_cli.sources.remote_stream import TransientError
 
 if TYPE_CHECKING:
     import socket

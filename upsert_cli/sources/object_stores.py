@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from upsert_cli.sources.addresses import scheme_of, shown
 from upsert_cli.sources.folders import Tree, TreePath
 from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
-from upsert_cli.sources.remote import FileInfo, RemoteStream, TransientError, retry_transient, scheme_of, shown
+from upsert_cli.sources.remote_stream import FileInfo, RemoteStream, TransientError, retry_transient
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,11 +18,12 @@ from typing import Any, TypeAlias
 
 from upsert_cli.errors import SourceChanged, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
+from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.folders import valid_unicode
 from upsert_cli.sources.formats import Unsuitable, is_collection, not_loadable
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.readers import RowReader, reader_of
-from upsert_cli.sources.remote import FilePath, RemoteFile, is_address
+from upsert_cli.sources.remote import FilePath, RemoteFile
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
 UNKNOWN_SIZE = -1  # of a remote file whose server does not say its size

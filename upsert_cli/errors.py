@@ -272,31 +272,6 @@ class SourceUnreadable(UpsertCliError):
         return f"{where} ({self.reason}); {remedy} or leave it out, then load again"
 
 
-class SourceChanged(Refusal):
-    """Raised when a source changed since a checkpoint, so that the checkpoint is not valid for it."""
-
-    name: str
-    how: str
-    """Such as `size 120 -> 180 bytes`."""
-
-    task_id: str | None = None
-    """None if the reader of the file does not know the task."""
-
-    is_gone: bool = False
-    """It cannot be read at all."""
-
-    def __str__(self) -> str:
-        if self.is_gone:
-            return f"{self.name} cannot be read any more ({self.how}); put it back unchanged, then try again"
-        again = "with --from-start a restart"
-        if self.task_id is not None:
-            again = f"`upsert-cli restart {self.task_id} --from-start`"
-        return (
-            f"{self.name} changed since the task was last run ({self.how}), so its checkpoint is no longer valid; "
-            f"{again} reads it again"
-        )
-
-
 # -- collections -------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from tests.bench.bench import Bench
 from tests.bench.measuring import CommandFailed, cost_of, python
 from tests.bench.results import Result, at_most, shown
-from upsert_cli.sources.source import EDGE
+from upsert_cli.sources.fingerprint import EDGE
 
 ROWS = 2_000
 BYTES = 20_000  # of a payload, so that the file is much larger than the bytes that the fingerprint reads

@@ -14,9 +14,10 @@ from upsert_cli.cluster.scheduler import Event, Scheduler
 from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.receipts import Loaded, Receipt
+from upsert_cli.sources.fingerprint import Fingerprint
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import Unit
-from upsert_cli.sources.source import Fingerprint, Source
+from upsert_cli.sources.source import Source
 
 ROWS = 200
 SOURCE = Source(

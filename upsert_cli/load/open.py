@@ -103,8 +103,8 @@ def restart_task(
         TaskRunning: Another process runs the task.
         TargetInUse: Another task has the target's folder. The task stays as it was after this and all further errors.
         TargetBusy: Another program writes to the target's folder.
-        Refusal: Another program has files of the folder open; or, with `failed_only`, some rows were never read.
-        SourceChanged: A source has changed since the checkpoint.
+        Refusal: Another program has files of the folder open; a source has changed since the checkpoint; or, with
+            `failed_only`, some rows were never read.
         UsageFault: A limit does not apply to the task.
         UpsertCliError: This process may not use the resources that a load needs.
     """

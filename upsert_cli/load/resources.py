@@ -139,7 +139,7 @@ class Resources:
         """Check that a checkpoint is still valid for the sources.
 
         Raises:
-            SourceChanged: A source has changed, or is gone.
+            Refusal: A source has changed, or is gone.
         """
         for source in self.sources:
             source.check_unchanged(task_id=self.task.id)

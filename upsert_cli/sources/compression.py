@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from upsert_cli.sources.formats import Compression, Unsuitable
+from upsert_cli.sources.file_kinds import Unsuitable
+from upsert_cli.sources.formats import Compression
 
 PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
 GZIP_LEVEL = 6  # as the gzip command; 9 takes twice the time for 1 % less

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from upsert_cli.sources.addresses import scheme_of, shown
-from upsert_cli.sources.folders import Tree, TreePath
 from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
 from upsert_cli.sources.remote_stream import FileInfo, RemoteStream, TransientError, retry_transient
+from upsert_cli.sources.tree import Tree, TreePath
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
-from upsert_cli.sources.formats import GZIP, PARQUET, ZSTD, Unsuitable, check_column_names, head_of, refuse_foreign
+from upsert_cli.sources.file_kinds import GZIP, PARQUET, ZSTD, Unsuitable, head_of, refuse_other_kind
+from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import check_page_sizes, rows_at_once
 from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
@@ -72,7 +73,7 @@ class ParquetRows:
             if head.startswith((GZIP, ZSTD)):
                 raise Unsuitable("it is compressed as a whole", "unpack it; Parquet is compressed inside") from None
             if not head.startswith(PARQUET):
-                refuse_foreign(head)
+                refuse_other_kind(head)
             raise
 
     def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]]:

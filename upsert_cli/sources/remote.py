@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias, cast
 
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of
+from upsert_cli.sources.addresses import WEB_SCHEMES, is_address, scheme_of
 from upsert_cli.sources.remote_stream import FileInfo, RemoteStream, retry_transient
 
 BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes of a column
@@ -53,3 +53,8 @@ class RemoteFile:
 
 FilePath: TypeAlias = Path | RemoteFile
 """A file to read."""
+
+
+def file_at(name: str, *, retry_for: float) -> FilePath:
+    """Return the file at a path or an address."""
+    return RemoteFile(name, retry_for) if is_address(name) else Path(name)

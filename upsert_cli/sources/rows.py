@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import SourceChanged, Stage
-from upsert_cli.sources.formats import not_loadable, unreadable
+from upsert_cli.errors import Stage
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.item_mapping import IdFrom, ItemMaker, item_maker
 from upsert_cli.sources.source import Source
+from upsert_cli.sources.source_faults import not_loadable, source_changed, unreadable
 
 UNIT_ROWS = 4_096  # rows; 80 s of a processor's embedding, compared with which dispatching (some ms) is nothing
 UNIT_SIZE = 16 << 20  # bytes of a file; few enough that a unit's rejects fit into a message
@@ -126,7 +126,7 @@ class Rows:
 
         Raises:
             SourceUnreadable: A file is gone, broke off, or cannot be read any further.
-            SourceChanged: A source ends before a row of `only`.
+            Refusal: A source ends before a row of `only`.
         """
         rows = self._from_start()
         if self.unit is not None:
@@ -198,7 +198,7 @@ def _chosen(rows: RowStream, only: Iterable[RowKey]) -> RowStream:
                 yield row, after
                 break
         else:
-            raise SourceChanged(name=source, how=f"it has no row {number} any more")
+            raise source_changed(source, f"it has no row {number} any more")
 
 
 def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = UNIT_SIZE) -> Iterator[Unit]:

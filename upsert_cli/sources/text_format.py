@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from upsert_cli.sources.compression import decompressed
-from upsert_cli.sources.formats import GZIP, HEAD, ZSTD, Compression, Unsuitable, kind_of_file, refuse_foreign
+from upsert_cli.sources.file_kinds import GZIP, HEAD, ZSTD, Unsuitable, kind_of_file, refuse_other_kind
+from upsert_cli.sources.formats import Compression
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import FilePath, RemoteFile
 
@@ -100,7 +101,7 @@ def _opened(path: FilePath, compression: Compression | None, *, is_known: bool =
                 _refuse_uncompressed(_head(raw), compression)
             file = cast("BinaryIO", io.BufferedReader(_Pieces(decompressed(raw, compression)), BUFFER))
         if not is_known:
-            refuse_foreign(_head(file))
+            refuse_other_kind(_head(file))
         yield file
 
 

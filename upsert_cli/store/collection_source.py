@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from upsert_cli.errors import UsageFault
 from upsert_cli.redaction import in_message
 from upsert_cli.retry import RETRY_FOR
+from upsert_cli.sources.fingerprint import OF_COLLECTION, Fingerprint
 from upsert_cli.sources.formats import SCHEME
+from upsert_cli.sources.found_file import CollectionReader
 from upsert_cli.sources.item import Row
-from upsert_cli.sources.source import OF_COLLECTION, CollectionReader, Fingerprint
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
 from upsert_cli.store.base import Target
 from upsert_cli.store.folder import remedy_for_name

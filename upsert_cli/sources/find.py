@@ -1,24 +1,21 @@
-"""Names as the user gives them, as files: a file, a folder, a glob, a pipe, standard input, or an address."""
+"""The files that a user names: by a path, a folder, a glob, a pipe, standard input, an address, or a collection."""
 
 from __future__ import annotations
 
-import glob
-import stat
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from os import stat_result
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
-from upsert_cli.errors import SourceUnreadable, UsageFault, reason_of
+from upsert_cli.errors import UsageFault
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.addresses import WEB_SCHEMES, is_address, scheme_of, shown, source_name, why_refused
-from upsert_cli.sources.folders import MISSING, DiskTree, status_of, valid_unicode
+from upsert_cli.sources.addresses import is_address, shown, source_name
+from upsert_cli.sources.folders import identity_of, locate, valid_unicode
 from upsert_cli.sources.formats import COLLECTION_FORMAT, KNOWN_SUFFIXES, STDIN, format_name_of, is_collection
 from upsert_cli.sources.found_file import CollectionReader, FoundFile, no_collections
-from upsert_cli.sources.remote import RemoteFile
-from upsert_cli.sources.source_faults import not_found, unknown_format
-from upsert_cli.sources.tree import Tree, TreePath, divided_at_glob, is_partition
+from upsert_cli.sources.remote import FilePath, RemoteFile
+from upsert_cli.sources.source_faults import unknown_format
+from upsert_cli.sources.tree import Tree, is_partition
 
 SHOWN_PARTITIONS = 3  # folders in a message
 PIPE_FORMAT = "jsonl"  # default of standard input, and of pipes without a suffix
@@ -66,107 +63,65 @@ class _Finder:
     retry_for: float
     report: Callable[[str], object]
 
-    def find(self, name: str) -> Iterable[_Found]:
-        """Return the files of a name."""
+    def find(self, name: str) -> Iterator[_Found]:
+        """Yield the files of a name."""
         if name == STDIN:
             format_name = self.format_name or PIPE_FORMAT
-            return [(STDIN, FoundFile(name=STDIN, path=Path(STDIN), format=format_name, spooled=True))]
-        if is_collection(name):
+            yield STDIN, FoundFile(name=STDIN, path=Path(STDIN), format=format_name, spooled=True)
+        elif is_collection(name):
             reader = self.collection_at(name)
-            return [(reader, FoundFile(name=valid_unicode(name), path=reader, format=COLLECTION_FORMAT))]
-        return self._find_remote(name) if is_address(name) else self._find_local(name)
+            yield reader, FoundFile(name=valid_unicode(name), path=reader, format=COLLECTION_FORMAT)
+        elif isinstance(found := self._located(name), Tree):
+            yield from self._files_in(found)
+        else:
+            yield self._file(found)
 
-    # -- on this machine ------------------------------------------------------------------------------------------
+    def _located(self, name: str) -> FilePath | Tree:
+        if not is_address(name):
+            return locate(name)
+        from upsert_cli.sources.object_tree import locate_address  # late: local files do without
 
-    def _find_local(self, name: str) -> Iterator[_Found]:
-        """Yield the files of a path or a glob; the name of an existing file is no glob, although it may have stars."""
-        if not name:  # for Path the current folder, but for a user a shell variable that was not set
-            raise not_found("''")
-        path = Path(name)
-        try:
-            status = status_of(path, absent=MISSING)
-        except ValueError:  # NUL, or a name that no file system can encode
-            raise not_found(ascii(name)) from None
-        if status is None and not glob.has_magic(name):
-            raise not_found(valid_unicode(name))
-        if status is not None and not stat.S_ISDIR(status.st_mode):
-            yield self._local(path, status)
-            return
-        folder, pattern = divided_at_glob(path.parts) if status is None else (path.parts, ())
-        tree = DiskTree(Path(*folder))
-        yield from self._below(valid_unicode(name), tree, pattern, lambda parts: self._regular(tree.path(parts)))
+        return locate_address(name, retry_for=self.retry_for)
 
-    def _regular(self, path: Path) -> _Found | None:
-        """Return a regular file, or None for any other: a pipe would block."""
-        status = status_of(path)
-        return self._local(path, status) if status is not None and stat.S_ISREG(status.st_mode) else None
+    def _file(self, path: FilePath) -> _Found:
+        return self._remote_file(path) if isinstance(path, RemoteFile) else self._local_file(path)
 
-    def _local(self, path: Path, status: stat_result) -> _Found:
-        """Return a file or a pipe."""
+    def _local_file(self, path: Path) -> _Found:
+        identity, is_pipe = identity_of(path)
         name = valid_unicode(str(path))
-        is_pipe = stat.S_ISFIFO(status.st_mode)
-        if not is_pipe and not stat.S_ISREG(status.st_mode):
-            raise SourceUnreadable(name=name, reason="neither a file nor a folder nor a pipe")
         format_name = self.format_name or format_name_of(path) or (PIPE_FORMAT if is_pipe else None)
         if format_name is None:
             raise unknown_format(name, path=path)
-        file = FoundFile(name=name, path=path.absolute(), format=format_name, spooled=is_pipe)
-        return (status.st_dev, status.st_ino), file
+        return identity, FoundFile(name=name, path=path.absolute(), format=format_name, spooled=is_pipe)
 
-    # -- on servers -----------------------------------------------------------------------------------------------
-
-    def _find_remote(self, address: str) -> Iterator[_Found]:
-        """Yield the files of an address: a file, or in an object store also a folder or a glob."""
-        if (reason := why_refused(address)) is not None:
-            raise UsageFault(message=f"the address {shown(address)} cannot be read: {reason}")
-        from upsert_cli.sources.object_stores import ObjectTree, is_object  # late: local files do without
-
-        try:
-            if scheme_of(address) in WEB_SCHEMES or is_object(address, retry_for=self.retry_for):
-                yield self._remote(address)
-                return
-            folder, pattern = divided_at_glob(address.rstrip("/").split("/"))
-            tree = ObjectTree("/".join(folder), retry_for=self.retry_for)
-        except FileNotFoundError as error:
-            raise not_found(shown(address)) from error
-        except OSError as error:
-            raise SourceUnreadable(name=shown(address), reason=reason_of(error)) from error
-        found = self._below(shown(address), tree, pattern, lambda path: self._remote(tree.address(path)))
-        yield from sorted(found, key=lambda each: str(each[1].path))
-
-    def _remote(self, address: str) -> _Found:
-        """Return the file at an address, which is one file even if it is signed twice."""
-        format_name = self.format_name or format_name_of(PurePath(shown(address)))
+    def _remote_file(self, file: RemoteFile) -> _Found:
+        format_name = self.format_name or format_name_of(PurePath(shown(file.address)))
         if format_name is None:
-            raise unknown_format(shown(address))
-        name = source_name(address)
-        return name, FoundFile(name=name, path=RemoteFile(address, self.retry_for), format=format_name)
+            raise unknown_format(shown(file.address))
+        name = source_name(file.address)  # the same file, even if its address is signed twice
+        return name, FoundFile(name=name, path=file, format=format_name)
 
-    # -- in a tree ------------------------------------------------------------------------------------------------
-
-    def _below(
-        self, name: str, tree: Tree, pattern: Sequence[str], file_at: Callable[[TreePath], _Found | None]
-    ) -> Iterator[_Found]:
+    def _files_in(self, tree: Tree) -> Iterator[_Found]:
         """Yield the files in a tree that have a known suffix, or that may have the given format."""
         is_empty = True
         partitions: dict[str, None] = {}  # in the order of their discovery
-        for path, is_matched in tree.files(pattern):
+        for path, is_matched in tree.files():
             if self._may_be_read(PurePath(path[-1]), is_matched=is_matched):
                 partitions |= dict.fromkeys(filter(is_partition, path[:-1]))
-                if (found := file_at(path)) is not None:
+                if (file := tree.file_at(path)) is not None:
                     is_empty = False
-                    yield found
+                    yield self._file(file)
         if is_empty:
             looked_for = f"looked for {', '.join(KNOWN_SUFFIXES)}"
             if tree.skipped:
                 looked_for += f", but not in {_hidden(len(tree.skipped))}"
-            raise UsageFault(message=f"{name} holds no file of items; {looked_for}")
+            raise UsageFault(message=f"{tree.name} holds no file of items; {looked_for}")
         if tree.skipped:
-            self.report(f"{name}: skipped {_hidden(len(tree.skipped))}")
+            self.report(f"{tree.name}: skipped {_hidden(len(tree.skipped))}")
         if partitions:
             examples = ", ".join(f"`{part}`" for part in [*partitions][:SHOWN_PARTITIONS])
             more = ", ..." if len(partitions) > SHOWN_PARTITIONS else ""
-            self.report(f"{name}: the values in names of folders, such as {examples}{more}, are not stored")
+            self.report(f"{tree.name}: the values in names of folders, such as {examples}{more}, are not stored")
 
     def _may_be_read(self, file: PurePath, *, is_matched: bool) -> bool:
         """Check whether a file in a folder, or one that a glob matches, is in a known format.

@@ -1,4 +1,4 @@
-"""Objects of S3, Google Cloud Storage and Azure: their names, and their bytes from any position on."""
+"""S3, Google Cloud Storage and Azure: the names of objects, and their bytes from any position on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from upsert_cli.sources.addresses import scheme_of, shown
+from upsert_cli.sources.addresses import scheme_of
 from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
 from upsert_cli.sources.remote_stream import FileInfo, RemoteStream, TransientError, retry_transient
-from upsert_cli.sources.tree import Tree, TreePath
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,59 +56,38 @@ class ObjectFile(RemoteStream):
         return data
 
 
+# -- requests -----------------------------------------------------------------------------------------------------
+
+
 def is_object(address: str, *, retry_for: float) -> bool:
-    """Tell whether there is an object of exactly that name; raise OSError if the store cannot be asked."""
+    """Check whether an address is the exact name of an object; raise OSError if the store cannot be asked."""
     info: pyarrow.fs.FileInfo = _ask(
         address, lambda system, path: system.get_file_info(path), seconds=SHORTEST_CALL, retry_for=retry_for
     )
     return bool(info.is_file)
 
 
-class ObjectTree(Tree):
-    """The objects below an address, whose names have all been listed."""
+def objects_below(address: str, *, retry_for: float) -> list[list[str]]:
+    """Return the names of all objects below an address, each divided at its slashes.
 
-    globs_match_folders = False
-
-    def __init__(self, root: str, *, retry_for: float) -> None:
-        """List the names; raise OSError if there is no such folder, or the store cannot be asked."""
-        super().__init__()
-        self._root = root
-        self._names: dict[TreePath, tuple[set[str], set[str]]] = {(): (set(), set())}
-        """The names of the folders and of the objects in each folder."""
-
-        depth = root.count("/") - 1  # names that lead to the root, from the bucket on
-        found: list[pyarrow.fs.FileInfo] = _ask(root, _infos_below, seconds=LISTING_SECONDS, retry_for=retry_for)
-        for info in (info for info in found if info.is_file):
-            *folder, file = info.path.split("/")[depth:]
-            for end, inner in enumerate(folder):
-                self._names[tuple(folder[:end])][0].add(inner)
-                self._names.setdefault(tuple(folder[: end + 1]), (set(), set()))
-            self._names[tuple(folder)][1].add(file)
-
-    def address(self, path: TreePath) -> str:
-        """Return the address of a path."""
-        return "/".join((self._root, *path))
-
-    def name(self, path: TreePath) -> str:
-        """Return a path as the user would name it."""
-        return shown(self.address(path))
-
-    def is_folder(self, path: TreePath) -> bool:
-        """Tell whether objects have names below it."""
-        return path in self._names
-
-    def is_file(self, path: TreePath) -> bool:
-        """Tell whether there is such an object."""
-        return path != () and self.is_folder(path[:-1]) and path[-1] in self._names[path[:-1]][1]
-
-    def names_in(self, folder: TreePath) -> tuple[list[str], list[str]]:
-        """Return the names of the folders and of the objects in a folder."""
-        folders, objects = self._names[folder]
-        return sorted(folders), sorted(objects)
+    Raises:
+        FileNotFoundError: No name begins with this address.
+        OSError: The store cannot be asked.
+    """
+    infos = _ask(address, _infos_below, seconds=LISTING_SECONDS, retry_for=retry_for)
+    depth = address.count("/") - 1  # parts of the address, from the bucket on
+    return [info.path.split("/")[depth:] for info in infos if info.is_file]
 
 
 def _ask(address: str, question: Callable[[pyarrow.fs.FileSystem, str], _T], *, seconds: float, retry_for: float) -> _T:
-    """Ask the store of an address, with a time limit for each try; the question gets the store and the path in it."""
+    """Return the answer of a store to a question, which is a function of the store and of the path in it.
+
+    Args:
+        address: In the store.
+        question: May be asked several times.
+        seconds: Time limit of each try.
+        retry_for: How long to repeat a request that fails, in seconds.
+    """
     return retry_transient(
         lambda: _interruptibly(lambda: question(*_system(address)), seconds=seconds), seconds=retry_for
     )

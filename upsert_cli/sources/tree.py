@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeAlias
 
 from upsert_cli.errors import Refusal
+from upsert_cli.sources.remote import FilePath
 
 _WRITE = "write its current rows as Parquet, for example with Spark or DuckDB"
 _DELTA = "`python -c \"import sys, pyarrow.parquet as p; from deltalake import DeltaTable as D; " \
@@ -29,18 +30,25 @@ TreePath: TypeAlias = tuple[str, ...]
 
 
 class Tree(abc.ABC):
-    """Folders and files below a root."""
+    """The folders and files below a root, and the pattern of a glob by which they are searched."""
 
     globs_match_folders: bool
     """A glob that matches a folder stands for the files in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, pattern: Sequence[str] = ()) -> None:
+        """Take the name of the folder or the glob in valid Unicode, and the parts of the glob after the root."""
+        self.name = name
+        self._pattern = pattern or ["**"]
         self.skipped: set[TreePath] = set()
         """Files and folders that are not data."""
 
     @abc.abstractmethod
-    def name(self, path: TreePath) -> str:
+    def name_of(self, path: TreePath) -> str:
         """Return the name that the user would give a path, in valid Unicode."""
+
+    @abc.abstractmethod
+    def file_at(self, path: TreePath) -> FilePath | None:
+        """Return a file to read, or None if it is not a regular file."""
 
     @abc.abstractmethod
     def is_folder(self, path: TreePath) -> bool:
@@ -58,11 +66,8 @@ class Tree(abc.ABC):
         """Return a value that is equal for equal folders, or None for a link that leads nowhere."""
         return folder
 
-    def files(self, pattern: Sequence[str] = ()) -> Iterator[tuple[TreePath, bool]]:
-        """Yield the data files below the root, or the data files of a glob.
-
-        Args:
-            pattern: The parts of the glob; none for all files.
+    def files(self) -> Iterator[tuple[TreePath, bool]]:
+        """Yield the data files below the root, or the data files of the glob.
 
         Yields:
             A file, and whether the glob matches the file itself, not only its folder.
@@ -70,7 +75,7 @@ class Tree(abc.ABC):
         Raises:
             Refusal: A folder belongs to a table with a log of its valid files.
         """
-        for path, is_matched in self._expand((), pattern or ["**"]):
+        for path, is_matched in self._expand((), self._pattern):
             if not is_matched or self.is_file(path):
                 yield path, is_matched
             elif self.globs_match_folders and self.is_folder(path):
@@ -136,7 +141,7 @@ class Tree(abc.ABC):
             _, metadata = self.names_in((*folder, ICEBERG_FOLDER))
             table = ICEBERG if fnmatch.filter(metadata, ICEBERG_FILE) else None
         if table is not None:
-            name, (kind, remedy) = self.name(folder), table
+            name, (kind, remedy) = self.name_of(folder), table
             raise Refusal(
                 message=f"{name} is {kind} table, whose files also hold rows that were deleted or replaced, "
                 f"so nothing was written; {remedy.replace('FOLDER', shlex.quote(name))}"

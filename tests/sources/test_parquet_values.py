@@ -21,7 +21,7 @@ from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import plain
-from upsert_cli.sources.parquet import converters_of, unpacked
+from upsert_cli.sources.parquet_values import converters_of, unpacked
 from upsert_cli.sources.rows import Rows
 
 NANOS = pa.timestamp("ns")

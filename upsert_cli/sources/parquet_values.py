@@ -1,37 +1,38 @@
-"""Values of Parquet columns as Python's values, by a function for each type; no value is changed.
+"""Values of Parquet as Python's values, by a function for each type of a column; no value is changed.
 
 The differences from the same data as JSONL are those that the formats impose: a missing field of a struct is null, not
-absent; bytes stay bytes until their use is known (see `json_text.as_utf8`); a map that repeats a key is a list of
-pairs, since an object would lose one. Python's dates and times have microseconds and the years 1 to 9999: a value with
-nanoseconds is kept as text, and an invalid date or time is unreadable.
+absent; bytes stay bytes until their use is known (see `json_text.as_utf8`); and a map that repeats a key is a list of
+pairs, since an object would lose one of them.
 """
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from upsert_cli.packages import install_command
+from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
-from upsert_cli.sources.json_text import ExactText, Pairs, as_text, as_utf8, duration_text
+from upsert_cli.sources.item import MAX_ROW, PartialRow, too_large
+from upsert_cli.sources.json_text import Pairs, as_text, as_utf8
+from upsert_cli.sources.parquet_times import Column, dates, durations, times_of_day, timestamps
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_NANOS = 10**9  # nanoseconds of a second
-_DAY = 86_400 * _NANOS  # nanoseconds
-_MAX_DURATION = 999_999_999 * 86_400 * 10**6  # microseconds; timedelta's limit, less its last day
-_YEARS = "out of range: Python's calendar has the years 1 to 9999"
-_MICROSECONDS_END = 26  # characters of `2023-11-14T22:13:20.123456`, after which come nanoseconds, then the zone
-
-Column: TypeAlias = "tuple[pa.Array, ...]"
-"""A column as the reader returned it; one with INT96 timestamps also as a second reader did, in seconds."""
+AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
+SHOWN_FAULTS = 3  # unreadable columns in the message of a row
 
 Convert: TypeAlias = Callable[[Column], list[Any]]
 """Return the values of a column."""
+
+Readings: TypeAlias = "tuple[pa.RecordBatch, ...]"
+"""A batch as the reader returned it; for a file with INT96 timestamps, also those columns in seconds."""
+
+Values: TypeAlias = "dict[str, Any] | PartialRow | ItemError"
+"""The values of a row, or the reason why the row cannot be read."""
 
 
 class UnreadableValue(Exception):
@@ -43,11 +44,58 @@ class UnreadableValue(Exception):
         self.reason = reason
 
 
-def values_of(name: str, convert: Convert, column: Column) -> list[Any]:
+# -- rows ---------------------------------------------------------------------------------------------------------
+
+
+def converters_of(schema: pa.Schema) -> Sequence[Convert]:
+    """Return the function that converts each column."""
+    return [_converter(field.type) for field in schema]
+
+
+def unpacked(readings: Readings, converters: Sequence[Convert]) -> Iterable[Values]:
+    """Return the values of the rows in a batch, converted row by row if they are large or one is unreadable."""
+    if readings[0].nbytes <= AT_ONCE_BYTES:
+        with suppress(UnreadableValue):
+            return _as_dicts(readings, converters)
+    rows = range(readings[0].num_rows)
+    return (_single(tuple(reading.slice(row, 1) for reading in readings), converters) for row in rows)
+
+
+def _as_dicts(readings: Readings, converters: Sequence[Convert]) -> list[dict[str, Any]]:
+    names = readings[0].schema.names
+    columns = [_values_of(name, converters[index], _column(readings, index)) for index, name in enumerate(names)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _single(row: Readings, converters: Sequence[Convert]) -> Values:
+    """Return the values of a batch of one row."""
+    if row[0].nbytes > MAX_ROW:
+        return too_large()
+    values: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    for index, name in enumerate(row[0].schema.names):
+        try:
+            [values[name]] = _values_of(name, converters[index], _column(row, index))
+        except UnreadableValue as error:
+            faults[name] = str(error)
+    if not faults:
+        return values
+    return PartialRow(values, tuple(faults), "; ".join(islice(faults.values(), SHOWN_FAULTS)))
+
+
+def _column(readings: Readings, index: int) -> Column:
+    """Return a column from each reading that has it."""
+    first, *others = readings
+    name = first.schema.names[index]
+    found = [(other, other.schema.get_field_index(name)) for other in others]
+    return (first.column(index), *(other.column(at) for other, at in found if at >= 0))
+
+
+def _values_of(name: str, convert: Convert, column: Column) -> list[Any]:
     """Return the values of a column or of a struct's field.
 
     Raises:
-        UnreadableValue: One cannot be read; its path begins with `name`.
+        UnreadableValue: A value cannot be read; the path of the error begins with `name`.
     """
     try:
         return convert(column)
@@ -57,7 +105,10 @@ def values_of(name: str, convert: Convert, column: Column) -> list[Any]:
         raise UnreadableValue((name,), error_line(error)) from error
 
 
-def converter(kind: pa.DataType) -> Convert:
+# -- types --------------------------------------------------------------------------------------------------------
+
+
+def _converter(kind: pa.DataType) -> Convert:
     """Return the function for a type: pyarrow's own, which is the fastest, if it changes nothing."""
     return partial(_plain, kind) if _is_plain(kind) else _exact(kind)
 
@@ -70,7 +121,7 @@ def _plain(kind: pa.DataType, column: Column) -> list[Any]:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Tell whether pyarrow converts a type without changing a value: it may raise, but never returns another value."""
+    """Check that pyarrow converts a type without changing a value, although it may raise an error."""
     import pyarrow as pa
     from pyarrow import types
 
@@ -108,19 +159,37 @@ def _exact(kind: pa.DataType) -> Convert:
 
     if isinstance(kind, pa.BaseExtensionType):
         return _of_extension(kind)
-    kinds: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], Convert]]] = [
-        (types.is_dictionary, lambda kind: _after(lambda array: array.dictionary_decode(), kind.value_type)),
-        (types.is_run_end_encoded, lambda kind: _after(pc.run_end_decode, kind.value_type)),
-        (types.is_map, lambda kind: partial(_maps, converter(kind.key_type), converter(kind.item_type))),
-        (_is_list, lambda kind: partial(_lists, converter(kind.value_type))),
-        (types.is_struct, lambda kind: partial(_structs, [(field.name, converter(field.type)) for field in kind])),
-        (types.is_timestamp, lambda _: _timestamps),
-        (types.is_date, lambda _: lambda column: _in_calendar("a date", column[0])),
-        (types.is_time, lambda _: partial(_of_nanoseconds, _time_of_day)),
-        (types.is_duration, lambda _: partial(_of_nanoseconds, _duration)),
-        (types.is_decimal, lambda _: _decimals),
-    ]
-    return next((convert_of(kind) for is_kind, convert_of in kinds if is_kind(kind)), _as_pyarrow_does)
+    if types.is_dictionary(kind):
+        return _after(lambda array: array.dictionary_decode(), kind.value_type)
+    if types.is_run_end_encoded(kind):
+        return _after(pc.run_end_decode, kind.value_type)
+    return _of_nested(kind) if types.is_nested(kind) else _of_scalars(kind)
+
+
+def _of_nested(kind: pa.DataType) -> Convert:
+    from pyarrow import types
+
+    if types.is_map(kind):
+        return partial(_maps, _converter(kind.key_type), _converter(kind.item_type))
+    if _is_list(kind):
+        return partial(_lists, _converter(kind.value_type))
+    if types.is_struct(kind):
+        return partial(_structs, [(field.name, _converter(field.type)) for field in kind])
+    return _as_pyarrow_does
+
+
+def _of_scalars(kind: pa.DataType) -> Convert:
+    from pyarrow import types
+
+    if types.is_timestamp(kind):
+        return timestamps
+    if types.is_date(kind):
+        return dates
+    if types.is_time(kind):
+        return times_of_day
+    if types.is_duration(kind):
+        return durations
+    return _decimals if types.is_decimal(kind) else _as_pyarrow_does
 
 
 def _of_extension(kind: pa.DataType) -> Convert:
@@ -138,8 +207,8 @@ def _of_extension(kind: pa.DataType) -> Convert:
 
 
 def _after(step: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> Convert:
-    """Return the function that converts the result of a step, which has this type."""
-    convert = converter(kind)
+    """Return the function that converts the result of a step, which has the given type."""
+    convert = _converter(kind)
     return lambda column: convert(tuple(step(array) for array in column))
 
 
@@ -159,7 +228,7 @@ def _structs(fields: Sequence[tuple[str, Convert]], column: Column) -> list[Any]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two of its fields are called `{repeated[0]}`")
     parts = zip(*(array.flatten() for array in column), strict=True)
-    columns = [values_of(name, convert, part) for (name, convert), part in zip(fields, parts, strict=True)]
+    columns = [_values_of(name, convert, part) for (name, convert), part in zip(fields, parts, strict=True)]
     valid = column[0].is_valid().to_pylist()
     rows = zip(*columns, strict=True) if names else [()] * len(valid)
     return [dict(zip(names, row, strict=True)) if is_valid else None for row, is_valid in zip(rows, valid, strict=True)]
@@ -194,86 +263,3 @@ def _maps(convert_keys: Convert, convert_items: Convert, column: Column) -> list
         else:
             rows.append(row if is_valid else None)
     return rows
-
-
-# -- dates and times ----------------------------------------------------------------------------------------------
-
-
-def _timestamps(column: Column) -> list[Any]:
-    """Return datetimes; text for those with nanoseconds."""
-    import pyarrow as pa
-
-    array = column[0]
-    if array.type.unit != "ns":
-        return _in_calendar("a timestamp", array)
-    nanos = _int96(*column) if len(column) > 1 and column[1].type.unit == "s" else _integers(array)
-    try:
-        micros = pa.array([None if n is None else n // 1000 for n in nanos], pa.timestamp("us", array.type.tz))
-    except OverflowError as error:
-        raise ValueError(f"a timestamp is {_YEARS}") from error
-    return [
-        time if n is None or n % 1000 == 0 else _with_nanos(time, n % 1000)
-        for time, n in zip(_in_calendar("a timestamp", micros), nanos, strict=True)
-    ]
-
-
-def _int96(nanos: pa.Array, seconds: pa.Array) -> list[int | None]:
-    """Return the nanoseconds since 1970 of INT96 timestamps.
-
-    pyarrow's nanoseconds overflow outside the years 1677 to 2262, without an error. The difference, a multiple of
-    2**64, follows from the whole seconds, which cannot overflow.
-    """
-    return [
-        None if whole is None or n is None else whole * _NANOS + (n - whole * _NANOS) % 2**64
-        for n, whole in zip(_integers(nanos), _integers(seconds), strict=True)
-    ]
-
-
-def _with_nanos(time: datetime.datetime | datetime.time, nanos: int) -> ExactText:
-    today = time if isinstance(time, datetime.datetime) else datetime.datetime.combine(datetime.date.min, time)
-    text = today.isoformat(timespec="microseconds")
-    text = f"{text[:_MICROSECONDS_END]}{nanos:03d}{text[_MICROSECONDS_END:]}"
-    return ExactText(text if isinstance(time, datetime.datetime) else text.partition("T")[2])
-
-
-def _in_calendar(what: str, array: pa.Array) -> list[Any]:
-    import pyarrow as pa
-
-    try:
-        values: list[Any] = array.to_pylist()
-    except pa.ArrowInvalid as error:
-        command = install_command("tzdata")
-        raise ValueError(f"its time zone {array.type.tz} is not known here; `{command}` adds time zones") from error
-    except (OverflowError, ValueError) as error:
-        raise ValueError(f"{what} is {_YEARS}") from error
-    return values
-
-
-def _time_of_day(nanos: int) -> datetime.time | ExactText:
-    """Return a time; text for one with nanoseconds, and for the end of a day, 24:00:00."""
-    if nanos == _DAY:
-        return ExactText("24:00:00")
-    if not 0 <= nanos < _DAY:
-        raise ValueError(f"{duration_text(nanos)} is not a time of day")
-    seconds, rest = divmod(nanos, _NANOS)
-    time = datetime.time(seconds // 3600, seconds // 60 % 60, seconds % 60, rest // 1000)
-    return _with_nanos(time, rest % 1000) if rest % 1000 else time
-
-
-def _duration(nanos: int) -> datetime.timedelta | ExactText:
-    """Return a timedelta; text for one with nanoseconds or longer than Python's longest."""
-    micros, rest = divmod(nanos, 1000)
-    if rest or abs(micros) > _MAX_DURATION:
-        return ExactText(duration_text(nanos))
-    return datetime.timedelta(microseconds=micros)
-
-
-def _of_nanoseconds(value_of: Callable[[int], Any], column: Column) -> list[Any]:
-    """Return the values of a column of times of day or durations, made of their nanoseconds."""
-    factor = _NANOS // _PER_SECOND[column[0].type.unit]
-    return [None if value is None else value_of(value * factor) for value in _integers(column[0])]
-
-
-def _integers(array: pa.Array) -> list[int | None]:
-    integers: list[int | None] = array.cast(f"int{array.type.bit_width}").to_pylist()
-    return integers

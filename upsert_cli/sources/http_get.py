@@ -24,61 +24,62 @@ if TYPE_CHECKING:
 MAX_REDIRECTS = 10  # more than any file needs that is in use
 OK, PARTIAL, NOT_SATISFIABLE = 200, 206, 416
 
-_AS_TYPED = "%/:?#[]@!$&'()*+,;=~"  # characters of an address that mean something; others are encoded
-_GIVEN = frozenset([OK, PARTIAL, NOT_SATISFIABLE])
+_RESERVED = "%/:?#[]@!$&'()*+,;=~"  # characters of an address that are sent unchanged; others are encoded
+_ANSWERS = frozenset([OK, PARTIAL, NOT_SATISFIABLE])
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
-_PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
+_TRANSIENT = frozenset([408, 425, 429, 500, 502, 503, 504])
 _GONE = frozenset([404, 410])
 
 
 def get(address: str, *, wanted: str | None, seconds: float) -> http.client.HTTPResponse:
-    """Ask for a file, or for a range of its bytes, and follow redirects; return a response of 200, 206 or 416.
+    """Request a file or a range of its bytes, and follow redirects; return a response with status 200, 206 or 416.
 
     Args:
-        address: Where it is.
+        address: Where the file is.
         wanted: The value of the header `Range`, if any.
         seconds: How long to wait for a connection, and then for all headers of a response.
 
     Raises:
         TransientError: The server cannot be reached, is busy, or does not answer in time.
-        FileNotFoundError: It has no such file.
-        OSError: It does not allow reading the file, or redirects to an address that is not read.
+        FileNotFoundError: The server has no such file.
+        OSError: The server does not allow reading the file, or redirects to an address that is not read.
     """
-    asked = quote(address, safe=_AS_TYPED)
+    target = quote(address, safe=_RESERVED)
     for _ in range(MAX_REDIRECTS + 1):
-        response = _response(asked, wanted, seconds)
-        if response.status in _GIVEN:
+        response = _response(target, wanted, seconds)
+        if response.status in _ANSWERS:
             if response.headers.get("Transfer-Encoding", "identity").strip().lower() in ("chunked", "identity"):
                 return response
             response.close()
             raise OSError("its server answers in an unknown transfer encoding")
         with response:
             if response.status not in _REDIRECTS:
-                raise _error_of(response)
-            asked = _redirected(asked, response.headers.get("Location"))
-    raise OSError(f"it redirects more than {MAX_REDIRECTS} times, at last from {shown(address)} to {shown(asked)}")
+                raise _fault(response)
+            target = _redirected(target, response.headers.get("Location"))
+    raise OSError(f"it redirects more than {MAX_REDIRECTS} times, at last from {shown(address)} to {shown(target)}")
 
 
 def _response(address: str, wanted: str | None, seconds: float) -> http.client.HTTPResponse:
+    """Return the response to one request, without following a redirect."""
     headers = {"User-Agent": f"upsert-cli/{__version__}", "Accept-Encoding": "identity"}
     if wanted is not None:
         headers["Range"] = wanted
-    # Without the usual handlers: an opener with all of them would follow redirects to ftp and from https to http.
+    # An opener with all usual handlers would follow redirects to ftp, and from https to http.
     opener = OpenerDirector()
-    for handler in (ProxyHandler(), _Handler()):
-        opener.add_handler(handler)
+    opener.add_handler(ProxyHandler())
+    opener.add_handler(_TimedHandler())
     with _translated(f"its server does not answer within {seconds:g} s"):
         request = Request(address, headers=headers)  # noqa: S310  # http or https, see `why_refused`
         return cast("http.client.HTTPResponse", opener.open(request, timeout=seconds))
 
 
 def _redirected(address: str, location: str | None) -> str:
-    """Return where a redirect leads; raise OSError unless it may be followed."""
+    """Return the address that a redirect leads to; raise OSError if it may not be followed."""
     if location is None:
         raise OSError(f"{shown(address)} redirects to nowhere")
     # http.client reads headers as Latin-1, in which every byte is kept.
     try:
-        target = urljoin(address, quote(location.strip(), safe=_AS_TYPED, encoding="iso-8859-1"))
+        target = urljoin(address, quote(location.strip(), safe=_RESERVED, encoding="iso-8859-1"))
     except ValueError as error:  # as for half an address of IPv6
         raise OSError(f"{shown(address)} redirects to something that is no address") from error
     was, now = scheme_of(address), scheme_of(target)
@@ -92,16 +93,19 @@ def _redirected(address: str, location: str | None) -> str:
     return target
 
 
-def _error_of(response: http.client.HTTPResponse) -> OSError:
+def _fault(response: http.client.HTTPResponse) -> OSError:
     status = response.status
-    kind = TransientError if status in _PASSING else FileNotFoundError if status in _GONE else OSError
+    kind = TransientError if status in _TRANSIENT else FileNotFoundError if status in _GONE else OSError
     return kind(f"the server answers {status} {response.reason}")
 
 
 def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -> bytes:
-    """Return up to `size` bytes of a body that `get` returned; no bytes at its end, as far as the connection tells.
+    """Return up to `size` bytes of the body of a response; no bytes at its end, as far as the connection shows it.
 
-    It waits for a byte until a moment in monotonic seconds.
+    Args:
+        response: From `get`.
+        size: The most bytes.
+        until: How long to wait for a byte, in monotonic seconds.
 
     Raises:
         TransientError: The connection broke off, or no byte arrived in time.
@@ -116,7 +120,7 @@ def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -
 
 
 class _TimedStream(io.RawIOBase):
-    """The bytes of a connection until a deadline; the timeout of a socket is only for one read."""
+    """The bytes that arrive at a socket until a deadline; a socket's own timeout is for each read alone."""
 
     def __init__(self, connection: socket.socket) -> None:
         """Begin with the socket's own timeout as the limit for all headers."""
@@ -139,35 +143,44 @@ class _TimedStream(io.RawIOBase):
         super().close()
 
 
-class _Handler(HTTPHandler, HTTPSHandler):
-    """Opens connections whose responses are read through a `_TimedStream`."""
+class _TimedHandler(HTTPHandler, HTTPSHandler):
+    """A handler whose responses are read through a `_TimedStream`."""
 
     def http_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(_connection(http.client.HTTPConnection), request)
+        return self.do_open(_timed(http.client.HTTPConnection), request)
 
     def https_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(_connection(http.client.HTTPSConnection), request)
+        return self.do_open(_timed(http.client.HTTPSConnection), request)
 
 
-def _connection(kind: type[http.client.HTTPConnection]) -> Any:
-    def response(sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
-        made = http.client.HTTPResponse(sock, **options)
-        made.fp.close()
-        made.fp = io.BufferedReader(_TimedStream(sock))
-        return made
+def _timed(kind: type[http.client.HTTPConnection]) -> Any:
+    """Return a function that makes connections with timed responses."""
 
-    return type("_Connection", (kind,), {"response_class": staticmethod(response)})
+    def connection_to(host: str, **options: Any) -> http.client.HTTPConnection:
+        connection = kind(host, **options)
+        connection.response_class = cast("Any", _timed_response)
+        return connection
+
+    return connection_to
+
+
+def _timed_response(connection: socket.socket, **options: Any) -> http.client.HTTPResponse:
+    response = http.client.HTTPResponse(connection, **options)
+    response.fp.close()
+    response.fp = io.BufferedReader(_TimedStream(connection))
+    return response
 
 
 @contextmanager
 def _translated(late: str) -> Iterator[None]:
-    """Turn errors of the standard library into `TransientError` and others; `late` is the text for a timeout."""
+    """Raise errors of the standard library as `TransientError` or OSError; `late` is the text for a timeout."""
     try:
         yield
     except URLError as error:
         if isinstance(error.reason, TimeoutError):
             raise TransientError("the server cannot be reached in time") from error
-        if isinstance(error.reason, OSError) and not isinstance(error.reason, ValueError):  # as a certificate is
+        is_certificate = isinstance(error.reason, ValueError)  # `ssl.SSLCertVerificationError` is both kinds of error
+        if isinstance(error.reason, OSError) and not is_certificate:
             raise TransientError(f"the server cannot be reached ({error.reason})") from error
         raise OSError(f"the server cannot be asked ({error.reason})") from error
     except TimeoutError as error:

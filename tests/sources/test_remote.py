@@ -20,7 +20,7 @@ from tests.support.terminal import Terminal
 from tests.support.web_servers import Bucket, WebServer, bucket, web_server
 from upsert_cli.errors import Refusal, SourceUnreadable, UsageFault
 from upsert_cli.sources import object_stores
-from upsert_cli.sources.addresses import shown
+from upsert_cli.sources.addresses import shown_address
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.object_stores import ObjectFile
@@ -267,7 +267,7 @@ def test_a_signal_ends_waiting_for_an_object_store(terminal: Terminal, scheme: s
 )
 def test_an_address_is_shown_without_secrets(address: str, expected: str) -> None:
     """Messages show neither the password nor the query of an address."""
-    assert shown(address) == expected
+    assert shown_address(address) == expected
 
 
 def test_an_item_cannot_name_an_address(web: WebServer, tmp_path: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from upsert_cli.errors import UsageFault
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.addresses import is_address, shown, source_name
+from upsert_cli.sources.addresses import is_address, shown_address, source_name
 from upsert_cli.sources.folders import identity_of, locate, valid_unicode
 from upsert_cli.sources.formats import COLLECTION_FORMAT, KNOWN_SUFFIXES, STDIN, format_name_of, is_collection
 from upsert_cli.sources.found_file import CollectionReader, FoundFile, no_collections
@@ -95,9 +95,9 @@ class _Finder:
         return identity, FoundFile(name=name, path=path.absolute(), format=format_name, spooled=is_pipe)
 
     def _remote_file(self, file: RemoteFile) -> _Found:
-        format_name = self.format_name or format_name_of(PurePath(shown(file.address)))
+        format_name = self.format_name or format_name_of(PurePath(shown_address(file.address)))
         if format_name is None:
-            raise unknown_format(shown(file.address))
+            raise unknown_format(shown_address(file.address))
         name = source_name(file.address)  # the same file, even if its address is signed twice
         return name, FoundFile(name=name, path=file, format=format_name)
 

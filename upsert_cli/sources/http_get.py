@@ -13,7 +13,7 @@ from urllib.parse import quote, urljoin
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 from upsert_cli import __version__
-from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
+from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown_address, why_refused
 from upsert_cli.sources.remote_stream import TransientError
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def get(address: str, *, wanted: str | None, seconds: float) -> http.client.HTTP
             if response.status not in _REDIRECTS:
                 raise _fault(response)
             target = _redirected(target, response.headers.get("Location"))
-    raise OSError(f"it redirects more than {MAX_REDIRECTS} times, at last from {shown(address)} to {shown(target)}")
+    route = f"from {shown_address(address)} to {shown_address(target)}"
+    raise OSError(f"it redirects more than {MAX_REDIRECTS} times, at last {route}")
 
 
 def _response(address: str, wanted: str | None, seconds: float) -> http.client.HTTPResponse:
@@ -76,12 +77,12 @@ def _response(address: str, wanted: str | None, seconds: float) -> http.client.H
 def _redirected(address: str, location: str | None) -> str:
     """Return the address that a redirect leads to; raise OSError if it may not be followed."""
     if location is None:
-        raise OSError(f"{shown(address)} redirects to nowhere")
+        raise OSError(f"{shown_address(address)} redirects to nowhere")
     # http.client reads headers as Latin-1, in which every byte is kept.
     try:
         target = urljoin(address, quote(location.strip(), safe=_RESERVED, encoding="iso-8859-1"))
     except ValueError as error:  # as for half an address of IPv6
-        raise OSError(f"{shown(address)} redirects to something that is no address") from error
+        raise OSError(f"{shown_address(address)} redirects to something that is no address") from error
     was, now = scheme_of(address), scheme_of(target)
     reason = None
     if now != was and (was, now) != WEB_SCHEMES:
@@ -89,7 +90,7 @@ def _redirected(address: str, location: str | None) -> str:
     elif why_refused(target) is not None:
         reason = "that address has a password in it or names no host"
     if reason is not None:
-        raise OSError(f"{shown(address)} redirects to {shown(target)}; {reason}")
+        raise OSError(f"{shown_address(address)} redirects to {shown_address(target)}; {reason}")
     return target
 
 

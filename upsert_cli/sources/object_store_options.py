@@ -1,7 +1,7 @@
-"""Options by which pyarrow opens an object store, from the environment; wrong or conflicting credentials are named.
+"""Options of pyarrow's file systems for object stores, from the environment, with checks of the credentials there.
 
-The libraries behind pyarrow report such a mistake late, without the variable's name, or by ending the process. No value
-of a variable is ever shown, except the name of a file.
+The libraries behind pyarrow report a wrong or missing variable late, without its name, or by ending the process. No
+value of a variable is ever shown, except the name of a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AZURE_LOGIN = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
 _REGION = re.compile(r"[A-Za-z0-9-]+")
 _ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
 _HEADING = re.compile(r"^\s*\[\s*(?:profile\s+)?([^\]\n]+?)\s*\]", re.MULTILINE)  # of a profile
-_KEY_FILES = {  # what Google's clients need of a file of each type
+_KEY_FILES = {  # the fields that Google's clients need in a file of each type
     "service_account": ("client_email", "private_key"),
     "authorized_user": ("client_id", "client_secret", "refresh_token"),
     "external_account": ("audience", "credential_source"),
@@ -35,10 +35,10 @@ _GOOGLE_DEFAULT = ".config/gcloud/application_default_credentials.json"
 
 
 def s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options of `pyarrow.fs.S3FileSystem`; without `region` if only the bucket tells it.
+    """Return the options of `pyarrow.fs.S3FileSystem`; without `region` if the environment does not set it.
 
     Raises:
-        OSError: A variable is wrong, or another one that it needs is missing.
+        OSError: A variable is wrong, or needs another one that is missing.
     """
     _check_aws_keys(environment)
     options: dict[str, Any] = {"request_timeout": TIMEOUT, "connect_timeout": TIMEOUT}
@@ -75,38 +75,29 @@ def azure_options(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the options of `pyarrow.fs.AzureFileSystem`.
 
     Raises:
-        OSError: A variable is wrong, conflicts with another one, or one that it needs is missing.
+        OSError: A variable is wrong, conflicts with another one, or needs another one that is missing.
     """
-    accounts = {
-        environment[name] for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT") if environment.get(name)
-    }
-    if len(accounts) > 1:
-        raise OSError("AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT are both set and differ; unset one of them")
     key, token = (environment.get(name, "").strip() for name in ("AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"))
     if key and token:
         raise OSError("AZURE_STORAGE_KEY and AZURE_STORAGE_SAS_TOKEN are both set; unset one of them")
-    if not accounts:
-        raise OSError("set AZURE_STORAGE_ACCOUNT to the name of the storage account")
-    [account] = accounts
-    if not _ACCOUNT.fullmatch(account):
-        raise OSError("AZURE_STORAGE_ACCOUNT is not the name of a storage account: only letters and digits")
+    options = {"account_name": _azure_account(environment)}
     if token:
         if not re.search(r"(^|[?&])sig=[^&\s]", token) or not token.isprintable() or " " in token:
             raise OSError("AZURE_STORAGE_SAS_TOKEN is not a shared access signature, which has sig=... in it")
-        return {"account_name": account, "sas_token": f"?{token.removeprefix('?')}"}
+        return options | {"sas_token": f"?{token.removeprefix('?')}"}
     if key:
         _check_azure_key(key)
-        return {"account_name": account, "account_key": key}
+        return options | {"account_key": key}
     if environment.get(_AZURE_LOGIN[0]):
         _require(environment, _AZURE_LOGIN[0], *_AZURE_LOGIN[1:])
-    return {"account_name": account}
+    return options
 
 
 # -- one variable -------------------------------------------------------------------------------------------------
 
 
 def _first(environment: Mapping[str, str], *names: str) -> tuple[str, str]:
-    """Return the first of some variables that is set, and its value; empty text if none is."""
+    """Return the name and the value of the first variable that is set; empty texts if no variable is."""
     return next(((name, environment[name]) for name in names if environment.get(name)), ("", ""))
 
 
@@ -125,6 +116,19 @@ def _address(name: str, value: str) -> SplitResult:
     if not is_usable or "@" in parts.netloc:
         raise OSError(f"{name} is not the address of a server; set it to one such as http://localhost:9000")
     return parts
+
+
+def _azure_account(environment: Mapping[str, str]) -> str:
+    names = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
+    accounts = {environment[name] for name in names if environment.get(name)}
+    if len(accounts) > 1:
+        raise OSError("AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT are both set and differ; unset one of them")
+    if not accounts:
+        raise OSError("set AZURE_STORAGE_ACCOUNT to the name of the storage account")
+    [account] = accounts
+    if not _ACCOUNT.fullmatch(account):
+        raise OSError("AZURE_STORAGE_ACCOUNT is not the name of a storage account: only letters and digits")
+    return account
 
 
 def _check_azure_key(key: str) -> None:
@@ -153,7 +157,7 @@ def _check_aws_keys(environment: Mapping[str, str]) -> None:
 
 
 def _profiles(environment: Mapping[str, str]) -> set[str]:
-    """Return the names of all profiles, by the headings alone: the rest is for the store's client to read."""
+    """Return the names of all profiles, by the headings; only the store's client reads the rest."""
     found: set[str] = set()
     for name, default in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
         with suppress(OSError):
@@ -167,10 +171,10 @@ def _home(environment: Mapping[str, str]) -> Path:
 
 
 def _content(path: str, *, named_by: str | None) -> bytes:
-    """Return the content of a file, which a variable may name.
+    """Return the content of a file; the error names the variable that names the file, if any.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     try:
         return Path(path).read_bytes()

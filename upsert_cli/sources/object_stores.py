@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs
 
-SHORTEST_CALL = 60.0  # seconds that a call may take, however short the time for retries is; of 1 MiB, 17 KiB a second
+SHORTEST_CALL = 60.0  # seconds, the least time limit of a call, however short the time for retries is: 17 KiB a second
 LISTING_SECONDS = 1_800.0  # seconds for all names below a folder; a million of them take some minutes
 STEP = 0.05  # how often the waiting main thread checks for signals, in seconds
 
 _PASSING = re.compile(
     r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|THROTTL|timed? ?out|HTTP status 5\d\d|UNAVAILABLE|CURL error"
 )
-_WITHOUT_ACCESS = {  # words of the stores' clients if credentials are missing or refused
+_WITHOUT_ACCESS = {  # by phrases of the stores' clients for missing or refused credentials
     "OAuth2 access token": "Google Cloud gives no access: set GOOGLE_APPLICATION_CREDENTIALS to a valid key file",
     "DefaultAzureCredential": "Azure gives no access: set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
 }
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 
 class ObjectFile(RemoteStream):
-    """An open object."""
+    """An open object of an object store."""
 
     def __init__(self, address: str, *, retry_for: float) -> None:
         """Request a description of the object.
@@ -113,27 +113,27 @@ def _text(value: object) -> str:
 
 
 def _interruptibly(call: Callable[[], _T], *, seconds: float) -> _T:
-    """Make a call in a thread that is abandoned at a signal or when the time is over.
+    """Return the result of a call in a thread that is abandoned at a signal or when the time is over.
 
     The store's client lets no signal through to the main thread, and its own time limits are for each packet.
     """
-    asked: Future[_T] = Future()
+    answer: Future[_T] = Future()
 
     def ask() -> None:
         try:
-            asked.set_result(call())
+            answer.set_result(call())
         except BaseException as error:  # noqa: BLE001  # is raised in the waiting thread
-            asked.set_exception(error)
+            answer.set_exception(error)
 
     threading.Thread(target=ask, name="store", daemon=True).start()
     until = time.monotonic() + seconds
-    while not asked.done():
+    while not answer.done():
         if time.monotonic() >= until:
             raise OSError(f"the store does not answer within {seconds:g} s")
         with suppress(TimeoutError):
-            asked.exception(STEP)
+            answer.exception(STEP)
     with _translated():
-        return asked.result()
+        return answer.result()
 
 
 def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -152,7 +152,7 @@ def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Tell faults that may pass from those that do not, by the words of the store's library."""
+    """Raise errors of the store's library as `TransientError` if another try may succeed, or as OSError."""
     import pyarrow as pa
 
     try:
@@ -165,7 +165,7 @@ def _translated() -> Iterator[None]:
 
 
 def _shortened(reason: str) -> str:
-    """Return an error of a store's client without its history."""
+    """Return an error of a store's client without the list of the tries before it."""
     for phrase, meaning in _WITHOUT_ACCESS.items():
         if phrase in reason:
             return meaning

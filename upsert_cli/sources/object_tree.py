@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from upsert_cli.errors import SourceUnreadable, UsageFault, reason_of
-from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
+from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown_address, why_refused
 from upsert_cli.sources.object_stores import is_object, objects_below
 from upsert_cli.sources.remote import RemoteFile
 from upsert_cli.sources.source_faults import not_found
@@ -24,15 +24,15 @@ def locate_address(address: str, *, retry_for: float) -> RemoteFile | ObjectTree
         SourceUnreadable: The store cannot be asked.
     """
     if (reason := why_refused(address)) is not None:
-        raise UsageFault(message=f"the address {shown(address)} cannot be read: {reason}")
+        raise UsageFault(message=f"the address {shown_address(address)} cannot be read: {reason}")
     try:
         if scheme_of(address) in WEB_SCHEMES or is_object(address, retry_for=retry_for):
             return RemoteFile(address, retry_for)
         return ObjectTree(address, retry_for=retry_for)
     except FileNotFoundError as error:
-        raise not_found(shown(address)) from error
+        raise not_found(shown_address(address)) from error
     except OSError as error:
-        raise SourceUnreadable(name=shown(address), reason=reason_of(error)) from error
+        raise SourceUnreadable(name=shown_address(address), reason=reason_of(error)) from error
 
 
 class ObjectTree(Tree):
@@ -48,7 +48,7 @@ class ObjectTree(Tree):
             OSError: The store cannot be asked.
         """
         root, pattern = divided_at_glob(address.rstrip("/").split("/"))
-        super().__init__(shown(address), pattern)
+        super().__init__(shown_address(address), pattern)
         self._root = "/".join(root)
         self._retry_for = retry_for
         self._names: dict[TreePath, tuple[set[str], set[str]]] = {(): (set(), set())}
@@ -66,7 +66,7 @@ class ObjectTree(Tree):
 
     def name_of(self, path: TreePath) -> str:
         """Return the name that the user would give a path."""
-        return shown(self._address(path))
+        return shown_address(self._address(path))
 
     def file_at(self, path: TreePath) -> RemoteFile:
         """Return an object to read."""

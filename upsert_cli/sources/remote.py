@@ -1,4 +1,4 @@
-"""Files that are read over the network, with the methods of files on this machine."""
+"""Files on web servers and in object stores, with the methods of files on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that is read over the network; has the methods of `pathlib.Path` that readers need."""
+    """A file on a server, with the methods of `pathlib.Path` that readers need."""
 
     address: str
     """Such as `s3://bucket/folder/a.jsonl`."""
@@ -33,13 +33,13 @@ class RemoteFile:
         return cast("BinaryIO", io.BufferedReader(self._connect(), max(BLOCK, buffering)))
 
     def info(self) -> FileInfo:
-        """Ask for the current description of the file; raise OSError like `open`."""
+        """Request the current description of the file; raise OSError like `open`."""
         with closing(self._connect()) as file:
             return file.info
 
     def _connect(self) -> RemoteStream:
         def connect() -> RemoteStream:
-            # Imported here, since HTTP and object stores take longer to load than all formats.
+            # Late imports, since HTTP and object stores take longer to load than all formats.
             if scheme_of(self.address) in WEB_SCHEMES:
                 from upsert_cli.sources.http_file import HttpFile
 

@@ -1,4 +1,4 @@
-"""An open file on a server, and retries of the requests for its bytes."""
+"""An open file on a server, and repeated requests for its bytes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _T = TypeVar("_T")
 
 
 class TransientError(OSError):
-    """Raised for a failure that another try may overcome, such as a broken connection or a busy server."""
+    """Raised when another try may succeed, for example after a broken connection or for a busy server."""
 
 
 def retry_transient(call: Callable[[], _T], *, seconds: float) -> _T:
-    """Call, and repeat the call for some time while it raises `TransientError`."""
+    """Return the result of a call, which is repeated for some seconds while it raises `TransientError`."""
     return call_with_retries(call, is_passing=lambda error: isinstance(error, TransientError), seconds=seconds)
 
 
@@ -31,23 +31,23 @@ class FileInfo:
     """A server's description of a file."""
 
     size: int | None
-    """Bytes; None if the server does not say."""
+    """Bytes; None if the server does not state them."""
 
     mtime_ns: int
-    """Nanoseconds since 1970; 0 if the server does not say."""
+    """Nanoseconds since 1970; 0 if the server does not state the time of the last change."""
 
     etag: str | None
-    """Changes with the content; in the server's own form."""
+    """A text that changes with the content, in the server's own form."""
 
     coding: str = "identity"
     """The compression in which a web server sends the file."""
 
 
 class RemoteStream(io.RawIOBase):
-    """An open file on a server, from which Python and pyarrow read as from any file."""
+    """An open file on a server, for readers of Python and pyarrow."""
 
     def __init__(self, info: FileInfo, *, retry_for: float) -> None:
-        """Begin at the first byte; `retry_for` is how long to repeat a request that fails, in seconds."""
+        """Begin at the first byte, and repeat requests that fail for `retry_for` seconds."""
         self.info = info
         self._retry_for = retry_for
         self._position = 0
@@ -58,7 +58,7 @@ class RemoteStream(io.RawIOBase):
 
         Raises:
             TransientError: Another try may succeed.
-            OSError: It would not.
+            OSError: The bytes cannot be read.
         """
 
     def readable(self) -> bool:
@@ -74,7 +74,7 @@ class RemoteStream(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position; raise OSError for one from the end of a file whose size is not known."""
+        """Go to a position; raise OSError for a position from the end of a file of unknown size."""
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
@@ -85,7 +85,7 @@ class RemoteStream(io.RawIOBase):
         return offset
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read the next bytes into a buffer, and return their number."""
+        """Read the next bytes into a buffer and return their number."""
         into = memoryview(buffer).cast("B")
         data = retry_transient(lambda: self.read_at(self._position, len(into)), seconds=self._retry_for)
         into[: len(data)] = data

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 from upsert_cli.documents.hashing import HASH_KEY
 from upsert_cli.documents.recipe import TEXT_FIELD, Recipe
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.item import Item, field_at, without_field
+from upsert_cli.sources.field_paths import field_at, without_field
+from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import MAX_NESTING, as_text, kind_of
 
 Scalar: TypeAlias = str | int | float | bool

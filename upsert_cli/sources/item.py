@@ -1,4 +1,4 @@
-"""Rows, as a format yields them, the Item or Reject that is made of a row, and the Position between two rows."""
+"""The rows that a format yields, the items or rejects that they become, and positions between rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from upsert_cli.errors import ItemError, Stage
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.json_text import as_json, plain
 
-KEPT_LINE = 10_000  # characters of a row that is not an item, which its reject keeps so that it can be corrected
+KEPT_LINE = 10_000  # characters of a row that is not an item; its reject keeps them so that it can be corrected
 MAX_ROW = 8 << 20  # bytes; larger rows are rejected, so that memory is bounded
 
-# There is a Position and an Item for every row, and a tuple is made in a third of the time of a frozen dataclass.
+# Every row makes a Position and an Item, and making a tuple takes a third of the time of a frozen dataclass.
 
 
 class Position(NamedTuple):
@@ -25,11 +25,11 @@ class Position(NamedTuple):
     """Index of the source."""
 
     row: int
-    """Rows of that source before it; of JSONL, lines."""
+    """Rows of the source before this point; for JSONL, lines."""
 
     offset: int
-    """Byte at which the next row begins; 0 in formats that are addressed by rows. Of a collection in a folder, the
-    number that its last record has in Chroma's tables."""
+    """Byte at which the next row begins; 0 in formats that are addressed by rows. For a collection in a folder, the
+    number of the last record in Chroma's tables."""
 
     def as_json(self) -> dict[str, int]:
         """Return the position as plain data, for a checkpoint."""
@@ -37,7 +37,7 @@ class Position(NamedTuple):
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Position:
-        """Read what `as_json` wrote."""
+        """Return the position that `as_json` wrote."""
         return cls(int(value["source"]), int(value["row"]), int(value["offset"]))
 
 
@@ -48,46 +48,46 @@ class PartialRow(NamedTuple):
     """A row with columns that cannot be read."""
 
     values: dict[str, Any]
-    """Of the other columns."""
+    """The values of the other columns."""
 
     unreadable: tuple[str, ...]
     """The names of the unreadable columns."""
 
     detail: str
-    """Why they cannot be read, in one line."""
+    """The reason in one line."""
 
 
 class Row(NamedTuple):
     """A row as a format yields it."""
 
     number: int
-    """From 1; of JSONL, the number of the line."""
+    """From 1; for JSONL, the number of the line."""
 
     value: object
-    """An `ItemError` or a `PartialRow` if the row, or a column of it, cannot be read."""
+    """Usually an object; an `ItemError` if the row cannot be read, a `PartialRow` if some of its columns cannot."""
 
     offset: int
     """Byte at which the next row begins; 0 in formats that are addressed by rows."""
 
     text: bytes | None = None
-    """The row's own text; None if it is not text, says no more than the value, or is too long."""
+    """The text of the row in the file; None if it is too long, or is not needed to keep the row."""
 
 
 class StoredParts(NamedTuple):
-    """The parts of a stored record that are no fields of its item's payload."""
+    """The parts of a stored record that its item holds apart from the payload."""
 
     document: str | None
     has_own_text: bool = False
-    """The metadata has a key `text`; otherwise `payload.text` is the document alone."""
+    """The metadata has a key `text`; otherwise `payload.text` is the document."""
 
     vector: array[float] | None = None
-    """Of 32-bit floats, to be kept; None: the document is to be embedded."""
+    """The vector to keep, of 32-bit floats; None: the document is to be embedded."""
 
     hash: str | None = None
-    """The record's `upsert_hash`, which tells whether the vector is the model's; None if it has none."""
+    """The record's `upsert_hash`, if any; it shows whether the model made the vector."""
 
     fault: str | None = None
-    """Why the record cannot be loaded, in one line."""
+    """The reason why the record cannot be loaded, in one line."""
 
 
 class Item(NamedTuple):
@@ -103,17 +103,17 @@ class Item(NamedTuple):
     """`Source.name`, such as `data/a.jsonl`."""
 
     row: int
-    """From 1; of JSONL, the number of the line."""
+    """From 1; for JSONL, the number of the line."""
 
     ignored: tuple[str, ...] = ()
-    """Fields of a row in item form that are not part of the item, and so are not stored."""
+    """Fields of a row in item form that belong to no part of the item, and so are not stored."""
 
     stored: StoredParts | None = None
-    """Of a record of a collection; None for an item of a file."""
+    """The other parts of the record that the item was; None for an item of a file."""
 
 
 class WrittenItem(NamedTuple):
-    """An item whose objects are JSON text, without line breaks."""
+    """An item for a file, with its objects as JSON text in one line."""
 
     object_id: str
     payload: bytes
@@ -124,7 +124,7 @@ class WrittenItem(NamedTuple):
         """Return an item to write.
 
         Raises:
-            ItemError: It would be larger than a row that is read.
+            ItemError: The item is larger than a row may be when it is read.
         """
         item = cls(object_id, as_json(payload), None if item_info is None else as_json(item_info))
         if len(item.line()) > MAX_ROW:
@@ -139,21 +139,21 @@ class WrittenItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """A row that could not be loaded, and as much of its item as is known."""
+    """A row that could not be loaded, with the known parts of its item."""
 
     object_id: Any | None
     payload: Any | None
     item_info: Any | None
 
     detail: str
-    """One line of reason."""
+    """The reason in one line."""
 
     stage: Stage
     source: str
     row: int
 
     line: str | None = None
-    """The text of a row that is not an item, or its JSON; only the beginning if it is long."""
+    """The text of a row that is not an item, or its values as JSON; only the beginning if it is long."""
 
     @classmethod
     def of(cls, item: Item, *, stage: Stage, detail: str) -> Reject:
@@ -162,14 +162,14 @@ class Reject:
             object_id=item.object_id,
             payload=item.payload,
             item_info=item.item_info,
-            detail=without_secrets(detail),  # it may be the words of a server or a library
+            detail=without_secrets(detail),  # possibly the words of a server or a library
             stage=stage,
             source=item.source,
             row=item.row,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the reject in the shape of `failed_items`, in values that JSON knows."""
+        """Return the reject in the form of `failed_items`, as plain data."""
         return {
             "object_id": _plain_or_none(self.object_id),
             "payload": _plain_or_none(self.payload),
@@ -189,63 +189,26 @@ def too_large() -> ItemError:
 
 
 def line_of(row: Row) -> str | None:
-    r"""Return the text of a row, or its JSON; only the beginning if it is long. Bytes beyond UTF-8 become `\xff`."""
+    r"""Return the text of a row, or its values as JSON; only the beginning of a long row.
+
+    Bytes that are not UTF-8 become `\xff` in the text, and base64 in JSON. None if the row has neither.
+    """
     if row.text is not None:
         return row.text[: 4 * KEPT_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:KEPT_LINE]
     if not isinstance(row.value, dict):
         return None
     readable = dict(row.value)
-    for name, one in row.value.items():
-        if isinstance(one, bytes):
+    for name, value in row.value.items():
+        if isinstance(value, bytes):
             with suppress(UnicodeDecodeError):
-                readable[name] = one.decode()
-    line = _plain_or_none(readable)  # None if nested too deep for any JSON writer
+                readable[name] = value.decode()
+    line = _plain_or_none(readable)
     return None if line is None else json.dumps(line, ensure_ascii=False)[:KEPT_LINE]
 
 
-def field_at(values: dict[str, Any], path: str, default: object = None) -> object:
-    """Return the field that a dotted path leads to, or `default`; a key that contains the dots comes first."""
-    if path in values:
-        return values[path]
-    found: object = values
-    for name in path.split("."):
-        if not isinstance(found, dict) or name not in found:
-            return default
-        found = found[name]
-    return found
-
-
-def without_field(values: dict[str, Any], path: str) -> dict[str, Any]:
-    """Return values without the field that `field_at` finds by this path, and without the objects that this empties."""
-    if path in values or "." not in path:
-        left = values.copy()
-        left.pop(path, None)
-        return left
-    return _without_nested(values, path.split("."))
-
-
-def _without_nested(values: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    name, *rest = names
-    inner: Any = values.get(name)
-    if name not in values or (rest and not isinstance(inner, dict)):
-        return values
-    if rest and ((left := _without_nested(inner, rest)) or left is inner):
-        return values | {name: left}
-    return {key: value for key, value in values.items() if key != name}
-
-
-def with_field(values: dict[str, Any], path: str, value: object) -> dict[str, Any]:
-    """Return values with another value in the field that `field_at` finds by this path."""
-    return _with_nested(values, [path] if path in values else path.split("."), value)
-
-
-def _with_nested(values: dict[str, Any], names: list[str], value: object) -> dict[str, Any]:
-    name, *rest = names
-    return values | {name: _with_nested(values[name], rest, value) if rest else value}
-
-
 def _plain_or_none(value: object) -> object:
+    """Return a value in types that JSON has, or None if it is nested too deep."""
     try:
         return plain(value)
-    except ItemError:  # nested too deep for any JSON writer; source and row lead to the item
+    except ItemError:  # source and row still lead to the item
         return None

@@ -14,8 +14,9 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, cast
 
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.sources.field_paths import field_at
 from upsert_cli.sources.formats import COLLECTION_FORMAT, format_name_of, has_json_texts, is_table
-from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, Row, field_at, line_of
+from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, Row, line_of
 from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse
 from upsert_cli.sources.source import Source
 

@@ -15,8 +15,7 @@ from upsert_cli.documents.recipe import DEFAULT_TEXT_FIELDS, VECTOR_FIELD, Recip
 from upsert_cli.documents.references import reference_field
 from upsert_cli.errors import ItemError, SourceUnreadable, UsageFault
 from upsert_cli.sources.field_paths import field_at
-from upsert_cli.sources.item import Item, Reject
-from upsert_cli.sources.item_mapping import DEFAULT_ID_FIELD, ITEM_FIELDS, REJECT_FIELDS
+from upsert_cli.sources.item import DEFAULT_ID_FIELD, ITEM_FIELDS, REJECT_FIELDS, Item, Reject
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 

@@ -15,6 +15,10 @@ from upsert_cli.sources.json_text import as_json, plain
 KEPT_LINE = 10_000  # characters of a row that is not an item; its reject keeps them so that it can be corrected
 MAX_ROW = 8 << 20  # bytes; larger rows are rejected, so that memory is bounded
 
+DEFAULT_ID_FIELD = "object_id"
+ITEM_FIELDS = ("object_id", "payload", "item_info")
+REJECT_FIELDS = frozenset(["detail", "failure_stage", "source", "row"])  # the fields of every reject's record
+
 # Every row makes a Position and an Item, and making a tuple takes a third of the time of a frozen dataclass.
 
 

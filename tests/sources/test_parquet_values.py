@@ -20,9 +20,9 @@ from upsert_cli.documents.document import make_document
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item
-from upsert_cli.sources.json_text import plain
 from upsert_cli.sources.parquet_values import converters_of, unpacked
 from upsert_cli.sources.rows import Rows
+from upsert_cli.sources.values import plain
 
 NANOS = pa.timestamp("ns")
 FIRST, SECOND = 1_700_000_000_123_456_001, 1_700_000_000_123_456_002

@@ -13,7 +13,8 @@ from upsert_cli.documents.recipe import TEXT_FIELD, Recipe
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.field_paths import field_at, without_field
 from upsert_cli.sources.item import Item
-from upsert_cli.sources.json_text import MAX_NESTING, as_text, kind_of
+from upsert_cli.sources.json_faults import MAX_NESTING
+from upsert_cli.sources.values import as_text, kind_of
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]

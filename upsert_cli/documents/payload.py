@@ -11,7 +11,8 @@ from upsert_cli.documents.references import read_reference, reference_of
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.field_paths import field_at, with_field, without_field
 from upsert_cli.sources.item import Item, StoredParts
-from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
+from upsert_cli.sources.json_text import parse
+from upsert_cli.sources.values import as_text, as_utf8, kind_of
 
 _MAY_HOLD_BYTES = frozenset([bytes, list, dict])
 _NUMBERS = frozenset([int, float])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.sources.json_text import as_utf8
+from upsert_cli.sources.values import as_utf8
 
 REFERENCE_FIELDS = ("file_path", "url")
 MAX_REFERENCE = 8 << 20  # bytes; the limit of any text

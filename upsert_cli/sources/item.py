@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.redaction import without_secrets
-from upsert_cli.sources.json_text import as_json, plain
+from upsert_cli.sources.json_text import as_json
+from upsert_cli.sources.values import plain
 
 KEPT_LINE = 10_000  # characters of a row that is not an item; its reject keeps them so that it can be corrected
 MAX_ROW = 8 << 20  # bytes; larger rows are rejected, so that memory is bounded

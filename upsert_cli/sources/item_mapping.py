@@ -28,8 +28,9 @@ from upsert_cli.sources.item import (
     line_of,
 )
 from upsert_cli.sources.item_faults import Fields, fault_in, is_item
-from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
+from upsert_cli.sources.json_text import parse
 from upsert_cli.sources.source import Source
+from upsert_cli.sources.values import as_text, as_utf8, kind_of
 
 IdFrom: TypeAlias = Literal["row", "hash"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upsert_cli.packages import install_command
-from upsert_cli.sources.json_text import ExactText, duration_text
+from upsert_cli.sources.values import ExactText, duration_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

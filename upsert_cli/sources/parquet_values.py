@@ -1,7 +1,7 @@
 """Values of Parquet as Python's values, by a function for each type of a column; no value is changed.
 
 The differences from the same data as JSONL are those that the formats impose: a missing field of a struct is null, not
-absent; bytes stay bytes until their use is known (see `json_text.as_utf8`); and a map that repeats a key is a list of
+absent; bytes stay bytes until their use is known (see `values.as_utf8`); and a map that repeats a key is a list of
 pairs, since an object would lose one of them.
 """
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
 from upsert_cli.sources.item import MAX_ROW, PartialRow, too_large
-from upsert_cli.sources.json_text import Pairs, as_text, as_utf8
 from upsert_cli.sources.parquet_times import Column, dates, durations, times_of_day, timestamps
+from upsert_cli.sources.values import Pairs, as_text, as_utf8
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,6 +1,6 @@
 """The content of gzip and zstd files, piece by piece with bounded memory, up to the last byte before any damage.
 
-gzip calls a part that can be decompressed by itself a member, zstd calls it a frame; a file may have several.
+A part that can be decompressed by itself is a member in gzip, and a frame in zstd and here; a file may have several.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from upsert_cli.sources.file_kinds import Unsuitable
 from upsert_cli.sources.formats import Compression
 
 PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
-GZIP_LEVEL = 6  # as the gzip command; 9 takes twice the time for 1 % less
+GZIP_LEVEL = 6  # the level of the gzip command; 9 takes twice the time for 1 % less
 MAX_WINDOW = 128 << 20  # bytes that a decoder has to keep; the limit of the zstd command
-MAX_WINDOW_LOG = 31  # the largest window that the zstd command takes with --long
+MAX_WINDOW_LOG = 31  # the largest value of --long of the zstd command
 ZSTD_HEADER = 18  # bytes; the longest header of a frame, by RFC 8878
 
 _Decoder: TypeAlias = Any
@@ -65,13 +65,13 @@ def compressing(file: BinaryIO, compression: Compression) -> Iterator[BinaryIO]:
 
 
 class _Frames:
-    """Decompresses a file frame by frame; zeros may follow the last one, as on tapes and block stores."""
+    """The frames of a compressed file; zeros may follow the last one, as on tapes and block stores."""
 
     def __init__(self, compression: Compression) -> None:
         self._decoder_of = _gzip_decoder if compression == "gzip" else _zstd_decoder
         self._decoder: _Decoder | None = None
         self._header = b""
-        """The first bytes of a frame, while there are too few to know its decoder."""
+        """The first bytes of a frame, as long as they are too few to choose its decoder."""
 
         self._is_padding = False
 
@@ -79,26 +79,32 @@ class _Frames:
         """Return the content of the next bytes of the file.
 
         Raises:
-            OSError: They are damaged, or cannot be decompressed here.
+            OSError: The bytes are damaged, or cannot be decompressed here.
         """
         content = []
         while data:
             if self._decoder is None:
-                data, self._header = self._header + data, b""
-                self._is_padding |= not data[0]
-                if self._is_padding:
-                    if data.strip(b"\0"):
-                        raise OSError("other bytes follow the zeros at its end")
-                    break
-                self._decoder = self._decoder_of(data)
-                if self._decoder is None:
-                    self._header = data
-                    break
+                data = self._begin_frame(data)
+            if self._decoder is None:
+                break
             content.append(_decoded(self._decoder, data))
             data = b""
             if self._decoder.eof:
                 data, self._decoder = self._decoder.unused_data, None
         return b"".join(content)
+
+    def _begin_frame(self, data: bytes) -> bytes:
+        """Choose the decoder of a frame, if there is one and its first bytes are complete; return these bytes."""
+        data, self._header = self._header + data, b""
+        self._is_padding |= not data[0]
+        if self._is_padding:
+            if data.strip(b"\0"):
+                raise OSError("other bytes follow the zeros at its end")
+            return data
+        self._decoder = self._decoder_of(data)
+        if self._decoder is None:
+            self._header = data
+        return data
 
     def check_end(self) -> None:
         """Raise OSError if the file ends inside a frame."""
@@ -111,7 +117,7 @@ def _decoded(decoder: _Decoder, data: bytes) -> bytes:
         content: bytes = decoder.decompress(data)
     except MemoryError:
         raise
-    except Exception as error:  # zlib and zstandard have a class each
+    except Exception as error:  # the classes of zlib and zstandard have no other parent
         raise OSError(f"its compressed data is damaged ({error})") from error
     return content
 
@@ -121,7 +127,7 @@ def _gzip_decoder(_: bytes) -> _Decoder:
 
 
 def _zstd_decoder(header: bytes) -> _Decoder | None:
-    """Return the decoder for a frame that begins with these bytes, or None if there are too few.
+    """Return the decoder for a frame that begins with these bytes, or None if they are too few.
 
     Raises:
         Unsuitable: The frame needs a large window or a dictionary.

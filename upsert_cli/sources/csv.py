@@ -1,7 +1,7 @@
 """CSV and TSV: records under the names of a header, read from any byte on.
 
-The standard library's parser takes just the lines that a record needs, so the offset after each record is known
-although its fields may hold line breaks. A record is read only up to a limit, even if a quote is left open.
+The standard library's parser takes only the lines that a record needs, so the offset after each record is known,
+although fields may hold line breaks. A record is read only up to a limit, even if a quote is never closed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_faults import not_utf8
 from upsert_cli.sources.text_format import skip, skip_byte_order_mark, skip_line
 
-OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
-SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line that tells Excel the delimiter
-RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice because a quote was left open; bounds the time
+OTHER_DELIMITERS = ";\t|"  # of files called `.csv`: a spreadsheet writes `;` where the comma is the decimal sign
+SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line with the delimiter, for Excel alone
+RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice because a quote is never closed; bounds the time
 
-_TOO_LARGE = "field larger"  # also begins the words of the parser for a field beyond its limit
-_QUOTED = re.compile(rf'(?<![^\r\n,{OTHER_DELIMITERS}])"(?:[^"]++|"")*+("?)')  # a field, or its beginning
+_TOO_LARGE = "field larger"  # the beginning of the parser's message about a field beyond its limit
+_QUOTED = re.compile(rf'(?<![^\r\n,{OTHER_DELIMITERS}])"(?:[^"]++|"")*+("?)')  # a quoted field and its closing quote
 
 
 def rows(delimiter: str, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
-    """Yield the records by the names of their columns; the one after the header is the first.
+    """Yield the records after the header, as objects with the names of the columns.
 
-    Where the delimiter is a comma, the header may show another one; OSError: it cannot be used.
+    The header of a file with commas may show another delimiter.
+
+    Raises:
+        OSError: The header cannot be used.
     """
     records = _Records(file, delimiter)
     if offset:
@@ -48,7 +51,7 @@ def rows(delimiter: str, file: BinaryIO, *, row: int, offset: int) -> Iterator[R
 
 
 def ends(delimiter: str, file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Yield the number of each record and the offset after it; finding them is to read the records."""
+    """Yield the number of each record and the offset after it."""
     records = _Records(file, delimiter)
     return ((number, records.offset) for number, _ in enumerate(records, start=1))
 
@@ -59,28 +62,32 @@ class _Records:
     def __init__(self, file: BinaryIO, delimiter: str) -> None:
         csv.field_size_limit(MAX_ROW)
         self.offset = skip_byte_order_mark(file)
-        """Of the byte after the last record."""
+        """The byte after the last record."""
 
         self._file = file
         self._again: deque[bytes] = deque()
-        """Lines to be read again, before those of the file."""
+        """Lines to read again, before those of the file."""
 
         self._rescanned = 0
+        """Bytes that were read again because a quote is never closed."""
+
         self._begin()
-        outside_quotes = self._look_at_header()
+        outside_quotes = self._header_outside_quotes()
         if delimiter == "," and "," not in outside_quotes:
             delimiter = max(",", *OTHER_DELIMITERS, key=outside_quotes.count)
         self._delimiter = delimiter
         self._reader = self._new_reader()
         self.header = self._read_header()
 
-    def _look_at_header(self) -> str:
-        """Return the header without its quoted names; it may take several lines, which are read again."""
+    def _header_outside_quotes(self) -> str:
+        """Return the header without its quoted names; its lines are read again after that."""
         text, is_quoted = "", False
         with suppress(csv.Error):
             for line in self._lines():
+                # A name that goes on from the line before is quoted from the start of this line.
                 open_line = f'"{line}' if is_quoted else line
-                is_quoted = "" in _QUOTED.findall(open_line)
+                closing_quotes = _QUOTED.findall(open_line)
+                is_quoted = "" in closing_quotes
                 text += _QUOTED.sub("", open_line)
                 if line.strip() and not is_quoted:
                     break
@@ -94,7 +101,7 @@ class _Records:
         return text
 
     def _read_header(self) -> list[str]:
-        """Read the names of the columns; one without a name is called `column1` by its position."""
+        """Return the names of the columns; a column without a name is called `column1` by its position."""
         fields = next(self, [])
         if isinstance(fields, ItemError):
             raise OSError(f"its header: {fields.detail}")
@@ -105,13 +112,13 @@ class _Records:
     def go_to(self, offset: int) -> None:
         """Continue at the offset of a record."""
         left = offset - self.offset
-        while left and self._again:  # what was read of the file in search of the header's end
+        while left and self._again:  # lines that were read in search of the end of the header
             left -= len(self._again.popleft())
         skip(self._file, left)
         self.offset = offset
 
     def text(self) -> bytes | None:
-        """Return the text of the last record, or None if it is longer than a record may be."""
+        """Return the text of the last record, or None if the record is larger than a row may be."""
         return b"".join(self._record) if self._size <= MAX_ROW else None
 
     def __iter__(self) -> Iterator[list[str] | ItemError]:
@@ -132,7 +139,7 @@ class _Records:
         return fields if self._fault is None else ItemError(detail=self._fault)
 
     def _give_up(self) -> None:
-        """Continue after the first line of a broken record, since a quote left open swallows good records."""
+        """Continue after the first line of a broken record, since an open quote swallows good records."""
         if len(self._record) > 1 and self._rescanned + self._size <= RESCAN_BYTES:
             self._rescanned += self._put_back(1)
         elif not self._record[-1].endswith(b"\n"):
@@ -153,7 +160,7 @@ class _Records:
         return csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
 
     def _lines(self) -> Iterator[str]:
-        """Yield the lines as the parser takes them, and add each to the record."""
+        """Yield the lines that the parser takes, and add each to the record."""
         while line := self._again.popleft() if self._again else self._file.readline(MAX_ROW + 1):
             self._record.append(line)
             self._size += len(line)
@@ -175,7 +182,7 @@ class _Records:
 
 
 def _reason(text: str, *, lines: int) -> ItemError:
-    """Return the error for a record by the words of the parser."""
+    """Return the error for a record, by the message of the parser."""
     if _TOO_LARGE in text and lines == 1:
         return too_large()
     if _TOO_LARGE in text or "unexpected end" in text:

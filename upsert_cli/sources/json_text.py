@@ -22,7 +22,7 @@ def parse(text: bytes | str) -> object:
     """Return the value of a JSON text, with integers of any size.
 
     Raises:
-        ItemError: The text is not JSON, not UTF-8, or nested too deep; the detail says where.
+        ItemError: The text is not JSON, not UTF-8, or nested too deep; the detail has the position.
     """
     try:
         value = orjson.loads(text)

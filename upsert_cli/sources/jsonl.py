@@ -1,6 +1,6 @@
 """JSONL: one JSON value on each line, read from any byte on, and written.
 
-A line is read in one piece only up to a limit, so a file without line breaks costs no more memory than others.
+A line is kept in memory only up to a limit, so a file without line breaks costs no more memory than others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def ends(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yield the number of each line that is not blank, the offset after it, and its text; None if it is too long."""
+    """Yield the number of each line that is not blank, the offset after it, and its text, or None for a long line."""
     if offset:
         skip(file, offset)
     else:

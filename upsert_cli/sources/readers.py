@@ -1,4 +1,4 @@
-"""The reader of each format, and the writers: a format is opened here, and its module imported when it is needed.
+"""The reader of each format, and the writers; the module of a format is imported when it is needed.
 
 A new format is a module with the two functions that `TextFile` takes (or, if it is not text, with a `RowReader`), an
 entry in `reader_of` and in `formats`, and its tests.
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class RowReader(Protocol):
-    """Reads the rows of a file or a collection, from any row on.
+    """The rows of a file or a collection, from any row on.
 
-    Its methods raise OSError if the file cannot be opened, or cannot be read any further.
+    The methods raise OSError if the file cannot be opened, or cannot be read any further.
     """
 
     def read(self, *, row: int, offset: int) -> Iterator[Row]:
@@ -29,15 +29,15 @@ class RowReader(Protocol):
 
         Args:
             row: Rows to leave out.
-            offset: The offset that came with the last of them. Nothing before it is read, except a header, and what
-                has to be decompressed to reach it. 0 in formats that are addressed by rows.
+            offset: The offset that came with the last of them; 0 in formats that are addressed by rows. Only a header,
+                and bytes that have to be decompressed, are read before it.
         """
 
     def count(self) -> int | None:
-        """Return the number of rows, or None if it costs too much to know."""
+        """Return the number of rows, or None if counting them costs too much."""
 
     def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
-        """Yield where to divide the rows for several readers, or return None if they cannot be divided.
+        """Yield the boundaries that divide the rows for several readers, or return None if they cannot be divided.
 
         Args:
             rows: The most rows between two boundaries.
@@ -49,7 +49,7 @@ class RowReader(Protocol):
 
 
 def reader_of(path: FilePath, name: str) -> RowReader:
-    """Return the reader of a file in a format; most commands need at most one, so each is imported late."""
+    """Return the reader of a file in a format."""
     if name == "parquet":
         from upsert_cli.sources import parquet
 
@@ -66,7 +66,7 @@ def reader_of(path: FilePath, name: str) -> RowReader:
 
 
 def item_writer(file: BinaryIO, name: str) -> AbstractContextManager[Callable[[Sequence[WrittenItem]], object]]:
-    """Return a context with a function that writes items in one of `WRITTEN_FORMATS`; the file is complete after it."""
+    """Return a context with a function that writes items in one of `WRITTEN_FORMATS`; its end completes the file."""
     if name == "parquet":
         from upsert_cli.sources import parquet
 

@@ -1,8 +1,9 @@
-"""Files of text formats, compressed or not: rows of streams of bytes; a file of another kind is named at once."""
+"""Files of text formats, compressed or not, as streams of bytes for the reader of the format."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 BUFFER = 256 << 10  # bytes; with Python's default of 8 KiB, reading lines costs three times the CPU
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a frame without data, with which parallel writers begin
+_SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a frame without data; files of parallel writers begin with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,10 @@ class TextFile:
     compression: Compression | None
 
     rows: Callable[..., Iterator[Row]]
-    """Takes a file that is open at its first byte, `row` and `offset`; yields the rows as `RowReader.read` does."""
+    """Takes a file that is open at its first byte, `row` and `offset`; yields the rows like `RowReader.read`."""
 
     ends: Callable[[BinaryIO], Iterator[tuple[int, int]]]
-    """Yields the number of each row and the offset after it."""
+    """Takes a file that is open at its first byte; yields the number of each row and the offset after it."""
 
     def read(self, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the rows."""
@@ -45,7 +46,7 @@ class TextFile:
             yield from self.rows(file, row=row, offset=offset)
 
     def count(self) -> int | None:
-        """Count the rows; return None for a remote file, which would be downloaded for it, and for a damaged one.
+        """Return the number of rows, or None for a remote file, which would be downloaded, and for a damaged file.
 
         The good rows of a damaged file are loaded, and reading the others reports the damage.
         """
@@ -60,39 +61,45 @@ class TextFile:
             return None
 
     def end_of_rows(self, pieces: Iterator[bytes], *, rows: int) -> int | None:
-        """Return the offset after the first rows of a stream, and take no piece of it that is not needed for that.
+        """Return the offset after the first rows of a stream, without taking more pieces of it than necessary.
 
         Returns:
             None if there are fewer rows, or if they cannot be counted.
         """
         if self.compression is None:
             file = cast("BinaryIO", io.BufferedReader(_Pieces(pieces), BUFFER))
-            with suppress(OSError):  # the header cannot be used, which those who read the rows report
-                return next((end for count, (_, end) in enumerate(self.ends(file), start=1) if count == rows), None)
+            with suppress(OSError):  # the header cannot be used, which reading the rows reports
+                last = next(itertools.islice(self.ends(file), rows - 1, None), None)
+                return None if last is None else last[1]
         deque(pieces, maxlen=0)
         return None
 
     def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
-        """Yield boundaries; a compressed file has none, since reading it begins at its first byte."""
+        """Return boundaries, or None for a compressed file, which can only be read from its first byte on."""
         return self._boundaries(rows=rows, size=size) if self.compression is None else None
 
     def _boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
         with _opened(self.path, None) as file:
-            row = offset = last = begin = 0
+            row = offset = last_row = last_offset = 0
             for row, offset in self.ends(file):
-                if row - last >= rows or offset - begin >= size:
-                    last, begin = row, offset
+                if row - last_row >= rows or offset - last_offset >= size:
+                    last_row, last_offset = row, offset
                     yield row, offset
-            if row > last:
+            if row > last_row:
                 yield row, offset
 
 
 @contextmanager
 def _opened(path: FilePath, compression: Compression | None, *, is_known: bool = False) -> Iterator[BinaryIO]:
-    """Open a text file at its first byte; `is_known`: its first bytes were looked at before, and are not fetched again.
+    """Open a text file at its first byte.
+
+    Args:
+        path: The file.
+        compression: Of the file, if any.
+        is_known: The kind of the file was checked before, so its first bytes are not fetched again.
 
     Raises:
-        OSError: It cannot be opened, or is something else; later also, while it is read, that it is damaged.
+        OSError: The file cannot be opened, or is of another kind; while it is read, also that it is damaged.
     """
     with path.open("rb", buffering=BUFFER) as raw:
         file = raw
@@ -106,7 +113,7 @@ def _opened(path: FilePath, compression: Compression | None, *, is_known: bool =
 
 
 class _Pieces(io.RawIOBase):
-    """Pieces of bytes as a file."""
+    """A file that is made of pieces of bytes."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -135,10 +142,10 @@ def skip_byte_order_mark(file: BinaryIO) -> int:
 
 
 def skip(file: BinaryIO, size: int) -> None:
-    """Skip `size` bytes; in a compressed file they have to be decompressed.
+    """Skip `size` bytes, which in a compressed file have to be decompressed.
 
     Raises:
-        OSError: The file is damaged, or shorter than that.
+        OSError: The file is damaged, or shorter.
     """
     if file.seekable():
         file.seek(size, os.SEEK_CUR)
@@ -151,7 +158,7 @@ def skip(file: BinaryIO, size: int) -> None:
 
 
 def skip_line(file: BinaryIO) -> int:
-    """Read to the end of the line and return the bytes read."""
+    """Read to the end of the line and return the number of its bytes."""
     skipped = 0
     while piece := file.readline(BUFFER):
         skipped += len(piece)

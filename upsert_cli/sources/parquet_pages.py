@@ -1,8 +1,8 @@
-"""How many rows of a Parquet file may be read at once, by the sizes of its pages.
+"""The number of rows of a Parquet file that may be read at once, by the sizes of its pages.
 
-Dictionary and delta encoding repeat a value at no cost: a file of 1,340 bytes can hold 300 rows of 1 MB, and its footer
-says 1 MB. So the size that a row may have is looked up in the headers of the pages. A header is a structure in Thrift's
-compact form: fields with a number, counted from the field before, and a type.
+Dictionary and delta encoding repeat a value at no cost: a file of 1,340 bytes can hold 300 rows of 1 MB, for which its
+footer states 1 MB. So the largest size of a row is estimated from the headers of the pages. A header is a structure in
+Thrift's compact form: fields with a type and a number, which is counted from the field before.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ USUAL_DICTIONARY = 2 << 20  # bytes; writers give up a dictionary at about 1 MiB
 SKEW = 16  # the largest value of a usual page is assumed to be at most this multiple of the mean
 LARGE_PAGE = 64 << 20  # bytes; a page of this size costs a lot of memory already, so its rows are read one by one
 
-# Bytes; pyarrow unpacks a page as a whole, and takes twice its size for a moment: with the model and the store, a
-# larger page would take a load beyond 700 MB.
+# Bytes; pyarrow unpacks a page as a whole, and takes twice its size for a moment: with the model and the store, a load
+# would take more than 700 MB for a larger page.
 MAX_PAGE = 128 << 20
 FIRST_PAGE = 4  # bytes before it
 SMALLER_PAGES = (
@@ -33,7 +33,7 @@ SMALLER_PAGES = (
     "[w.write_batch(b) for b in f.iter_batches(1024)]; w.close()' FILE smaller-pages.parquet` makes them smaller"
 )
 
-HEADER_BYTES = 1 << 10  # bytes; most headers take 50, and those with longer statistics are not read
+HEADER_BYTES = 1 << 10  # bytes; most headers take 50, and headers with longer statistics are not read
 MAX_DEPTH = 8  # nested structures; a header has two
 MAX_SHIFT = 63  # bits before the last byte of the largest number in Thrift
 
@@ -41,14 +41,13 @@ _MORE = 0x80  # in a byte of a number: another one follows
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 0, 1, 2, 3, 7, 8, 12
 _INTEGERS = (4, 5, 6)
 _DICTIONARY_PAGE = 2
-# Numbers of fields: of a page's header, and of the structure with its number of values, of each kind of page.
-_KIND, _UNPACKED, _PACKED = 1, 2, 3
-_BY_KIND = {0: 5, 2: 7, 3: 8}
-_VALUES = 1
+_KIND, _UNPACKED, _PACKED = 1, 2, 3  # the numbers of fields in a header
+_BY_KIND = {0: 5, 2: 7, 3: 8}  # the number of the field with a structure for the kind of page, by the kind
+_VALUES = 1  # the number of the field in that structure with the number of values
 
 
 def rows_at_once(file: pq.ParquetFile, pages: BinaryIO, group: int) -> int:
-    """Return how many rows of a row group may be read at once; `pages` is the same file, open as bytes."""
+    """Return the number of rows of a row group that may be read at once; `pages` is the same file, open as bytes."""
     metadata = file.metadata.row_group(group)
     row = 1.0
     for index in range(metadata.num_columns):
@@ -59,13 +58,13 @@ def rows_at_once(file: pq.ParquetFile, pages: BinaryIO, group: int) -> int:
 
 
 def check_page_sizes(footer: pq.FileMetaData, pages: BinaryIO) -> None:
-    """Check that no page takes too much memory; files whose row groups are small are not looked at.
+    """Check that no page takes too much memory; a file with small row groups is not searched for pages.
 
-    The headers are followed from the first page on, without the footer: pyarrow ends the process if the entry of a
-    column in it is damaged (pyarrow 26). Where a writer left a gap, the rest is not known.
+    The headers are followed from the first page on, without the entries of columns in the footer: if one is damaged,
+    pyarrow ends the process (pyarrow 26). The pages after a gap, which a writer may leave, are not checked.
 
     Raises:
-        Unsuitable: A page does.
+        Unsuitable: A page is too large.
     """
     groups = map(footer.row_group, range(footer.num_row_groups))
     if all(group.total_byte_size <= MAX_PAGE for group in groups):
@@ -80,7 +79,7 @@ def check_page_sizes(footer: pq.FileMetaData, pages: BinaryIO) -> None:
 
 
 def _largest_value(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> float:
-    """Return the bytes that a value may have: one that is repeated at no cost, or a large one among small ones."""
+    """Return the most bytes that a value may have: one that is repeated at no cost, or a large one among small ones."""
     size = int(chunk.total_uncompressed_size)
     mean: float = size / max(1, chunk.num_values)
     if chunk.physical_type != "BYTE_ARRAY":
@@ -99,7 +98,7 @@ def _largest_value(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> float:
 
 
 def _largest_in(page: Page) -> float:
-    """Return the bytes that a value of a page may have; a usual page has no value that is far from the mean."""
+    """Return the most bytes that a value of a page may have; in a usual page, no value is far from the mean."""
     limit = USUAL_DICTIONARY if page.is_dictionary else LARGE_PAGE
     return page.size if page.size > limit else min(page.size, SKEW * page.size / max(1, page.values))
 
@@ -121,7 +120,7 @@ def pages_of(chunk: pq.ColumnChunkMetaData, file: BinaryIO) -> Iterator[Page]:
     """Yield the pages of a column in a row group.
 
     Raises:
-        ValueError: There is no header where one should be, or it is longer than any usual one.
+        ValueError: A header is missing, damaged, or longer than any usual header.
     """
     begin = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
     return _pages_between(begin, begin + chunk.total_compressed_size, file)
@@ -143,7 +142,7 @@ def _pages_between(begin: int, end: int, file: BinaryIO) -> Iterator[Page]:
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """Read a structure; return its numbers and structures by field, and the offset after it."""
+    """Return the numbers and structures in a structure, by the numbers of their fields, and the offset after it."""
     if not depth:
         raise ValueError("too many nested structures")
     fields: dict[int, Any] = {}
@@ -180,7 +179,7 @@ def _integer(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte, low ones first."""
+    """Return a number, which has seven bits in each byte, the low ones first, and the offset after it."""
     value = shift = 0
     while True:
         byte = data[at]

@@ -1,6 +1,6 @@
-"""The rows to read, as one object that every reader takes: some sources, how to read them, and which of their rows.
+"""The rows to read, as one object: the sources, the options of reading them, and the choice of rows.
 
-A row that is not an item becomes a Reject and never costs its neighbours. Only a file that cannot be read any further
+A row that is not an item becomes a reject and never costs its neighbours. Only a file that cannot be read any further
 ends the rows.
 """
 
@@ -16,9 +16,9 @@ from upsert_cli.sources.item_mapping import IdFrom, ItemMaker, item_maker
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.source_faults import not_loadable, source_changed, unreadable
 
-UNIT_ROWS = 4_096  # rows; 80 s of a processor's embedding, compared with which dispatching (some ms) is nothing
+UNIT_ROWS = 4_096  # rows; a processor embeds them in 80 s, against some ms for dispatching the unit
 UNIT_SIZE = 16 << 20  # bytes of a file; few enough that a unit's rejects fit into a message
-DIGEST_CHARACTERS = 16  # of a file's digest; enough to tell the files of one task apart
+DIGEST_CHARACTERS = 16  # of a file's digest; enough to distinguish the files of a task
 OPEN_ROWS = 2_048  # rows of the first half of a unit whose end is not known
 
 RowKey: TypeAlias = tuple[str, int]
@@ -33,13 +33,13 @@ class Unit:
     """A run of rows of one source."""
 
     digest: str
-    """Of the source: a file that changed has other units."""
+    """The digest of the source: a file that changed has other units."""
 
     start: Position
-    """Where reading begins."""
+    """The position from which the rows are read."""
 
     after: int
-    """Rows up to this one are not part of the unit; in the second half of a unit, more than `start.row`."""
+    """The last row before the unit; in the second half of a divided unit, more than `start.row`."""
 
     end: int | None
     """The last row, or None for the last row of the file."""
@@ -49,11 +49,11 @@ class Unit:
 
     @property
     def id(self) -> str:
-        """Stable as long as the file is the same, such as `0:9f86d081884c7d65:4096-8192`."""
+        """Return an id that is stable as long as the file is the same, such as `0:9f86d081884c7d65:4096-8192`."""
         return f"{self.start.source}:{self.digest}:{self.after}-{'' if self.end is None else self.end}"
 
     def has(self, row: int) -> bool:
-        """Tell whether a row of the unit's source belongs to the unit."""
+        """Check whether a row of the unit's source belongs to the unit."""
         return row > self.after and (self.end is None or row <= self.end)
 
     def rest_from(self, position: Position) -> Unit:
@@ -63,7 +63,7 @@ class Unit:
     def halves(self) -> tuple[Unit, Unit] | None:
         """Return two units with the same rows, or None if there is only one row."""
         if self.end is None:
-            # Twice as far each time, so that a distant row is reached soon.
+            # Twice as far each time, so that a few divisions reach a distant row.
             middle = self.after + max(OPEN_ROWS, self.after - self.start.row)
         else:
             middle = (self.after + self.end) // 2
@@ -77,7 +77,7 @@ class Unit:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Unit:
-        """Read what `as_json` wrote."""
+        """Return the unit that `as_json` wrote."""
         start, only = Position.from_json(value["start"]), value["only"]
         return cls(**value | {"start": start, "only": None if only is None else tuple(only)})
 
@@ -93,22 +93,22 @@ class Rows:
     """Dotted path of the field that holds the id, in files that are not in item form."""
 
     id_from: IdFrom | None = None
-    """How ids are made for rows without one."""
+    """The origin of ids for rows without an id."""
 
     start: Position = START
-    """The rows before it are not read."""
+    """The position from which the rows are read."""
 
     unit: Unit | None = None
-    """The rows of this unit only, from `unit.start` on."""
+    """The unit to read, from `unit.start` on; None for all rows."""
 
     only: Iterable[RowKey] | None = None
     """The rows to yield, in the order of the sources; None for all. An iterator serves one reading."""
 
     refused: Set[RowKey] = frozenset()
-    """Items to yield as rejects, since they are known not to be loadable."""
+    """Items to yield as rejects, since an earlier attempt refused them."""
 
     def after(self, position: Position) -> Rows:
-        """Return the rows after a position that came with one of these rows."""
+        """Return the rows after a position, which came with one of these rows."""
         return replace(self, start=position)
 
     def of(self, unit: Unit) -> Rows:
@@ -136,9 +136,9 @@ class Rows:
         return rows if self.only is None else _chosen(rows, self.only)
 
     def probe(self) -> Iterator[tuple[object, Item | Reject]]:
-        """Yield the value of each row and what becomes of it, up to where a source breaks off.
+        """Yield the value and the item or reject of each row, up to the point where a source breaks off.
 
-        The rows before a break are loaded, and loading them reports it.
+        A load reads the rows before that point, and then reports the break.
 
         Raises:
             SourceUnreadable: The first file cannot be read at all.
@@ -202,7 +202,7 @@ def _chosen(rows: RowStream, only: Iterable[RowKey]) -> RowStream:
 
 
 def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = UNIT_SIZE) -> Iterator[Unit]:
-    """Yield the units of `sources` in their order; text files are only searched for ends of rows.
+    """Yield the units of sources in their order; text files are only searched for the ends of rows.
 
     A unit has at most `rows` rows and `size` bytes, unless a single row is larger.
 

@@ -208,10 +208,13 @@ def test_pages_are_short_and_fit_a_terminal(page: Path) -> None:
 
 
 def test_the_map_for_contributors_is_true() -> None:
-    """Each module and folder of CONTRIBUTING exists, and it names each module that tests share."""
+    """Each module and folder of CONTRIBUTING exists, with the names in it, and so does each module that tests share."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for name in re.findall(r"`([\w./]+(?:\.py|/))`", text):
         assert (ROOT / name).exists() or (ROOT / "upsert_cli" / name).exists() or name == "chroma/", name
+    for names, module in re.findall(r"((?:`[\w.]+` (?:and |or )?)+)(?:of|in) `([\w/]+\.py)`", text):
+        code = (ROOT / "upsert_cli" / module.removeprefix("upsert_cli/")).read_text()
+        assert [name for name in re.findall(r"`(\w+)`", names) if name not in code] == [], module
     support = {path.stem for path in (ROOT / "tests" / "support").glob("[a-z]*.py")}
     _, table = text.split("| module of `tests/support/` |")
     rows = re.findall(r"^\| (`.*?) \|", table.split("\n\n")[0], re.M)

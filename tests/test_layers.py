@@ -124,7 +124,7 @@ def test_names_mean_one_thing() -> None:
 
 
 def test_one_door_to_the_stores() -> None:
-    """Only `store/location.py` imports an implementation of a store from outside of it."""
+    """Only `store/locate.py` imports an implementation of a store from outside of it."""
     users = {
         _name(path)
         for path in _modules()
@@ -132,7 +132,7 @@ def test_one_door_to_the_stores() -> None:
         for name, _ in _imports(path)
         if name.startswith("upsert_cli.store.chroma")
     }
-    assert users == {"store/location.py"}
+    assert users == {"store/locate.py"}
 
 
 def test_one_module_for_each_third_party_package() -> None:

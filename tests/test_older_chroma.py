@@ -24,10 +24,10 @@ from tests.support.older_chroma import (
 )
 from tests.support.terminal import Terminal
 from upsert_cli.embedding.identity import Model
-from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.client import connect_folder
 from upsert_cli.store.chroma.database import applied_migrations, is_older, reading
 from upsert_cli.store.folder import LEASE_NAME
+from upsert_cli.store.target import Target
 
 WITH_MODEL = ("1.0.20", "1.3.7")  # versions that store the name of the embedding function
 KINDS = {

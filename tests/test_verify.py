@@ -19,7 +19,7 @@ from tests.support.forked import run_python
 from tests.support.loading import a_target
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import unloadable_model
-from upsert_cli.store.location import location_of
+from upsert_cli.store.locate import location_of
 
 Items = Callable[..., list[dict[str, Any]]]
 

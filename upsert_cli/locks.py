@@ -13,8 +13,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Self
 
 from upsert_cli.atomic import open_private, read_whole
 from upsert_cli.errors import LocksUnsupported
@@ -109,9 +110,12 @@ class Lease:
         self.before = before
         """The previous holder; None if there was none."""
 
+        self.holder = UNKNOWN
+        """The facts in the file, as this process wrote them last."""
+
     @classmethod
-    def take(cls, path: Path, holder: Holder, *, timeout: float = 0.0) -> Lease:
-        """Take the lease and record its holder.
+    def take(cls, path: Path, holder: Holder, *, timeout: float = 0.0) -> Self:
+        """Take the lease and record its holder, with the settings that earlier holders owe.
 
         Args:
             path: The lock file; created as a private file if it is missing.
@@ -130,7 +134,7 @@ class Lease:
             time.sleep(POLL_SECONDS)
         try:
             lease = cls(descriptor, _facts(os.pread(descriptor, 4 * FACTS_BYTES, 0)))
-            lease.write(holder)
+            lease.write(holder if lease.before is None else replace(holder, owed=lease.before.owed))
         except BaseException:
             os.close(descriptor)
             raise
@@ -159,6 +163,20 @@ class Lease:
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))
         os.fsync(self._descriptor)
+        self.holder = holder
+
+    @property
+    def was_clean(self) -> bool:
+        """Whether the previous holder, if there was one, finished its work."""
+        return self.before is None or self.before.clean
+
+    def owe(self, name: str, setting: int | None) -> None:
+        """Record a setting that the next holder restores if this one dies first; None once it is restored."""
+        owed = {other: value for other, value in self.holder.owed.items() if other != name}
+        if setting is not None:
+            owed[name] = setting
+        if owed != self.holder.owed:
+            self.write(replace(self.holder, owed=owed))
 
     def release(self) -> None:
         """Release the lease; the file stays, since others may be about to lock it."""
@@ -166,7 +184,7 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

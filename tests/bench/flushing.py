@@ -47,8 +47,9 @@ def _end_of_a_load(chroma: Path, *, flush: bool) -> float:
 
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
     from upsert_cli.embedding.identity import ModelIdentity
-    from upsert_cli.store.base import Target, WriteBatch
-    from upsert_cli.store.location import location_of
+    from upsert_cli.store.base import WriteBatch
+    from upsert_cli.store.locate import location_of
+    from upsert_cli.store.target import Target
 
     target = Target(
         path=str(chroma),

@@ -102,8 +102,8 @@ def _write(way: str, source: Path, chroma: Path) -> float:
 def _by_store(batches: Sequence[WriteBatch], chroma: Path) -> float:
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
     from upsert_cli.embedding.identity import ModelIdentity
-    from upsert_cli.store.base import Target
-    from upsert_cli.store.location import location_of
+    from upsert_cli.store.locate import location_of
+    from upsert_cli.store.target import Target
 
     target = Target(
         path=str(chroma),

@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 from upsert_cli.errors import TargetDamaged, UpsertCliError
 from upsert_cli.store import folder
 from upsert_cli.store.chroma.local import LocalFolder
-from upsert_cli.store.location import location_of
+from upsert_cli.store.locate import location_of
 from upsert_cli.store.process import StoreProcess
 
 MIB = 1 << 20

@@ -17,7 +17,7 @@ from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import UsageFault
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.address import canonical_target
-from upsert_cli.store.location import location_at
+from upsert_cli.store.locate import location_at
 
 SAME = 1e-6  # between two numbers of a vector that went two ways
 

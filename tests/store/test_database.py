@@ -15,9 +15,9 @@ import pytest
 
 from tests.support.loading import a_target, numbered, opened, some_rows
 from upsert_cli.errors import TargetBusy, UpsertCliError
-from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.folder import DATABASE_NAME
+from upsert_cli.store.target import Target
 
 # Fills a transaction that does not fit into memory, and is killed in the middle of it.
 KILLED = """

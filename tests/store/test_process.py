@@ -24,12 +24,13 @@ from tests.support.loading import a_target, assert_holds, numbered, of_model, pl
 from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store.base import Opened, Target, Verdict, WriteBatch
+from upsert_cli.store.base import Verdict, WriteBatch
 from upsert_cli.store.child_process import StoreAbandoned
 from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.chroma.records import ChromaStore
 from upsert_cli.store.folder import LEASE_NAME
 from upsert_cli.store.process import CALL_ROWS, StoreProcess
+from upsert_cli.store.target import Opened, Target
 
 
 @pytest.fixture

@@ -31,13 +31,13 @@ from upsert_cli.embedding.catalog import DEFAULT_MODEL, Prefixes
 from upsert_cli.embedding.identity import Weights
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store.base import Target, Verdict, WriteBatch
+from upsert_cli.store.base import Verdict, WriteBatch
 from upsert_cli.store.chroma import collection as collection_module
 from upsert_cli.store.chroma import index_files as index_files_module
 from upsert_cli.store.chroma import records as records_module
 from upsert_cli.store.chroma.index_files import IndexFiles
 from upsert_cli.store.folder import LEASE_NAME, prepare_folder
-from upsert_cli.store.location import Ledger
+from upsert_cli.store.target import Target
 
 
 @pytest.fixture
@@ -503,15 +503,15 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
     notes: list[tuple[int | None, int]] = []
 
-    class Notes(Ledger):
-        def owe(self, threshold: int | None) -> None:
-            super().owe(threshold)
+    class Notes(Lease):
+        def owe(self, name: str, setting: int | None) -> None:
+            super().owe(name, setting)
             database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
             (schema,) = database.execute("SELECT schema_str FROM collections").fetchone()
-            notes.append((threshold, schema.count('"sync_threshold":345')))
+            notes.append((setting, schema.count('"sync_threshold":345')))
 
-    with Lease.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
-        records, _ = open_store(target, ledger=Notes(lease, Holder.this_process(), target.collection))
+    with Notes.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
+        records, _ = open_store(target, lease=lease)
         records.write(some_rows(["b"]))
         getattr(records, ending)()
     assert [threshold for threshold, _ in notes] == [345, None]
@@ -524,14 +524,14 @@ def test_a_full_disk_while_the_threshold_is_restored_is_said(target: Target, end
     """If there is no room to remove the note about the threshold, the error says so."""
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
 
-    class Full(Ledger):
-        def owe(self, threshold: int | None) -> None:
-            if threshold is None:
+    class Full(Lease):
+        def owe(self, name: str, setting: int | None) -> None:
+            if setting is None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            super().owe(threshold)
+            super().owe(name, setting)
 
-    with Lease.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
-        records, _ = open_store(target, ledger=Full(lease, Holder.this_process(), target.collection))
+    with Full.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
+        records, _ = open_store(target, lease=lease)
         with pytest.raises(UpsertCliError, match="make room"):
             getattr(records, ending)()
 
@@ -541,10 +541,10 @@ def test_the_threshold_that_a_dead_writer_left_is_restored(target: Target) -> No
     make_foreign(target, None, embedding_function=None, configuration={"hnsw": {"sync_threshold": 10_000}})
     path, holder = Path(target.path) / LEASE_NAME, Holder.this_process()
     with Lease.take(path, holder) as lease:
-        Ledger(lease, holder, target.collection).owe(345)
+        lease.owe(target.collection, 345)
     with (
         Lease.take(path, holder) as lease,
-        opened(target, unclean=True, ledger=Ledger(lease, holder, target.collection)),
+        opened(target, unclean=True, lease=lease),
     ):
         pass
     assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 345

@@ -10,7 +10,7 @@ import pytest
 from tests.support.loading import a_target
 from upsert_cli.errors import Refusal
 from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
-from upsert_cli.store.location import CollectionInfo
+from upsert_cli.store.target import CollectionInfo
 
 
 def _described(name: str | None = None, metadata: dict[str, Any] | None = None, **config: Any) -> CollectionInfo:

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from tests.support.loading import a_target, numbered, of_model, opened, plain_client, some_rows
-from upsert_cli.store.base import Target, Verdict
+from upsert_cli.store.base import Verdict
 from upsert_cli.store.chroma.tables import changed_hashes
 from upsert_cli.store.folder import DATABASE_NAME
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.target import Target
 
 IDS = numbered(0, 20)
 SAME = ["first.first"] * len(IDS)

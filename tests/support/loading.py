@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from upsert_cli.embedding.identity import ModelIdentity
-from upsert_cli.store.base import Opened, Store, Target, WriteBatch
+from upsert_cli.store.base import Store, WriteBatch
 from upsert_cli.store.folder import prepare_folder
-from upsert_cli.store.location import location_of
+from upsert_cli.store.locate import location_of
+from upsert_cli.store.target import Opened, Target
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI

@@ -17,7 +17,7 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import follow_rename
 from upsert_cli.journal.files import drop_note, read_json, write_json, writing_to
 from upsert_cli.journal.journal import Journal
-from upsert_cli.store.location import location_at
+from upsert_cli.store.locate import location_at
 
 NAME_BYTES = 8  # of the hash that names a note; a journal hardly ever has more than one note
 

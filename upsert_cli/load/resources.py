@@ -22,9 +22,10 @@ from upsert_cli.load.vectors import (
 )
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import Target
-from upsert_cli.store.location import ENDING_SECONDS, Location, location_at
+from upsert_cli.store.locate import location_at
+from upsert_cli.store.location import ENDING_SECONDS, Location
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.target import Target
 
 
 class Resources:

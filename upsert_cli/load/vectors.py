@@ -18,7 +18,8 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
 from upsert_cli.store.collection_source import StoredCollection
-from upsert_cli.store.location import CollectionInfo, Location
+from upsert_cli.store.location import Location
+from upsert_cli.store.target import CollectionInfo
 
 _UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
 

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,8 +23,9 @@ from typing import Any, TypeAlias
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.locks import Holder
-from upsert_cli.store.base import Opened, Store, Target
-from upsert_cli.store.location import Ledger, Location
+from upsert_cli.store.base import Store
+from upsert_cli.store.location import Location
+from upsert_cli.store.target import Opened, Target
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 # Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
@@ -134,8 +135,7 @@ def _work_alone(connection: Connection, start: Start) -> None:
             notified = True
 
     with location.take_lease(holder, timeout=start.lease_timeout, check=check) as lease:
-        ledger = Ledger(lease, holder, target.collection)
-        clean = was_clean = ledger.was_clean
+        clean = lease.was_clean
         try:
             if target.reads_only and not location.reading_flushes():
                 location.probe()
@@ -144,15 +144,16 @@ def _work_alone(connection: Connection, start: Start) -> None:
             _send(connection, Answer(_is_empty(location)))
             store, opened = location.open(
                 target,
-                unclean=not was_clean,
-                ledger=ledger,
+                unclean=not lease.was_clean,
+                lease=lease,
                 notify=lambda text: _send(connection, text),
             )
-            clean = target.reads_only and was_clean  # until everything is flushed
+            clean = target.reads_only and lease.was_clean  # until everything is flushed
             _serve(connection, store, opened, flush=not target.reads_only)
-            clean = was_clean or not (target.reads_only or target.as_a_whole)
+            clean = lease.was_clean or not (target.reads_only or target.as_a_whole)
         finally:
-            ledger.close(clean=clean)
+            with suppress(OSError):  # on a full disk the next holder looks more closely, that is all
+                lease.write(replace(lease.holder, clean=clean))
 
 
 def _is_empty(location: Location) -> bool:

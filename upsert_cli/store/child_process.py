@@ -22,9 +22,9 @@ from upsert_cli.context import RunContext
 from upsert_cli.errors import TargetDamaged, UpsertCliError, repair_command
 from upsert_cli.limits import memory_limit, out_of_memory
 from upsert_cli.redaction import without_secrets
-from upsert_cli.store.base import Opened
 from upsert_cli.store.child import Answer, Call, Start, environment
 from upsert_cli.store.folder import WRITER_PROGRAM
+from upsert_cli.store.target import Opened
 
 TRIES = 3  # tries of one call; a process that dies is started again in between
 POLL_SECONDS = 0.05  # seconds between two checks for signals in a wait

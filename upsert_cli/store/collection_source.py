@@ -16,10 +16,11 @@ from upsert_cli.sources.formats import SCHEME
 from upsert_cli.sources.found_file import CollectionReader
 from upsert_cli.sources.item import Row
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
-from upsert_cli.store.base import Target
 from upsert_cli.store.folder import remedy_for_name
-from upsert_cli.store.location import CollectionInfo, CollectionState, Location, location_at
+from upsert_cli.store.locate import location_at
+from upsert_cli.store.location import Location
 from upsert_cli.store.record_rows import RecordRows
+from upsert_cli.store.target import CollectionInfo, CollectionState, Target
 
 T = TypeVar("T")
 

@@ -5,105 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.errors import LocksUnsupported, TargetInUse
 from upsert_cli.locks import Holder, Lease, LeaseHeld
-from upsert_cli.retry import RETRY_FOR
-from upsert_cli.store.address import OF_TARGET, is_server
-from upsert_cli.store.base import Opened, Record, Store, Target
+from upsert_cli.store.base import Record, Store
 from upsert_cli.store.folder import os_fault
+from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.tables import RecordTables
 
 ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
 LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionInfo:
-    """The description that a collection gives of itself."""
-
-    name: str
-    dimension: int | None
-    """Of its vectors; None while it is empty."""
-
-    stamp: ModelIdentity | None
-    """The model in the stamp that this tool leaves; None without a stamp."""
-
-    default_function: bool
-    """Whether its embedding function is the one that our default model equals."""
-
-    function: str | None
-    """The model of its embedding function, or the function's name; None without a function."""
-
-    space: str
-    """How distances are measured: `cosine`, `l2` or `ip`."""
-
-    @property
-    def named_model(self) -> str | None:
-        """Return the model that it names, by our stamp or by Chroma's default function; None if it names none."""
-        if self.stamp is not None:
-            return self.stamp.name
-        # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
-        is_used = self.dimension in (None, CHROMAS_DEFAULT.dimension)
-        return CHROMAS_DEFAULT.name if self.default_function and is_used else None
-
-
-class CollectionState(NamedTuple):
-    """The state of a collection, by which a later change shows."""
-
-    id: str
-    """Another collection of the same name has another one."""
-
-    changes: int
-    """Grows with each change; 0 where the store does not tell."""
-
-    records: int
-
-
-class Ledger:
-    """The settings that a lease's holder has to restore, kept in the lock file for the next holder."""
-
-    def __init__(self, lease: Lease, holder: Holder, collection: str) -> None:
-        """Write down who holds the lease, and keep what earlier holders did not restore."""
-        before = lease.before or replace(holder, clean=True)
-        self.was_clean = before.clean
-        """Whether the last holder ended in order."""
-
-        self._lease = lease
-        self._holder = replace(holder, owed=before.owed)
-        self._collection = collection
-        lease.write(self._holder)
-
-    @property
-    def owed(self) -> int | None:
-        """The collection's own sync threshold, if a holder that died did not restore it."""
-        return self._holder.owed.get(self._collection)
-
-    def owe(self, threshold: int | None) -> None:
-        """Remember a threshold that is about to be changed; None once it is restored."""
-        others = {name: value for name, value in self._holder.owed.items() if name != self._collection}
-        self._write(others if threshold is None else others | {self._collection: threshold})
-
-    def rename(self, name: str, to: str) -> None:
-        """Keep the settings owed to a collection under its new name."""
-        self._write({to if each == name else each: value for each, value in self._holder.owed.items()})
-
-    def _write(self, owed: dict[str, int]) -> None:
-        if owed != self._holder.owed:
-            self._holder = replace(self._holder, owed=owed)
-            self._lease.write(self._holder)
-
-    def close(self, *, clean: bool) -> None:
-        """Write down whether the next holder may trust the index."""
-        with suppress(OSError):  # on a full disk the next holder looks more closely, that is all
-            self._lease.write(replace(self._holder, clean=clean))
 
 
 class Location(Protocol):
@@ -193,7 +109,7 @@ class Location(Protocol):
         target: Target,
         *,
         unclean: bool = False,
-        ledger: Ledger | None = None,
+        lease: Lease | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> tuple[Store, Opened]:
         """Open the collection, or create it.
@@ -201,7 +117,7 @@ class Location(Protocol):
         Args:
             target: What to open. Nobody else writes to it, unless it is only read.
             unclean: Whether the last writer did not end in order.
-            ledger: Keeps the settings to restore after this process; needed for writing.
+            lease: The lease of this process, which records the settings to restore; needed for writing.
             notify: Called with a message about a retry.
 
         Raises:
@@ -244,35 +160,3 @@ class Location(Protocol):
     def put_index_aside(self) -> list[str]:
         """Rename the folders of a damaged index, and return their new names."""
         return []
-
-
-# -- the one door to the implementations: another one is a package next to `chroma/`, and a line here ------------------
-
-
-def location_at(
-    chroma: str, collection: str, *, leases: Path, retry_for: float = RETRY_FOR, variables: str = OF_TARGET
-) -> Location:
-    """Return the location of a collection.
-
-    Args:
-        chroma: As `canonical_target` spells it.
-        collection: Its name.
-        leases: The folder for the leases on collections of servers.
-        retry_for: How long to keep retrying failed server requests, in seconds.
-        variables: The beginning of the names of the variables with the credentials for a server.
-
-    Raises:
-        UsageFault: The address is not valid, or the credentials cannot be read.
-    """
-    if is_server(chroma):
-        from upsert_cli.store.chroma.server import Server
-
-        return Server.at(chroma, collection, leases=leases, retry_for=retry_for, variables=variables)
-    from upsert_cli.store.chroma.local import LocalFolder
-
-    return LocalFolder(path=Path(chroma), collection=collection)
-
-
-def location_of(target: Target) -> Location:
-    """Return the location of a target."""
-    return location_at(target.path, target.collection, leases=Path(target.leases), retry_for=target.retry_for)

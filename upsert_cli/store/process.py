@@ -15,10 +15,12 @@ from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 from upsert_cli.bisect import failing_rows
 from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import is_same
-from upsert_cli.store.base import Comparison, RecordRef, Store, Target, Verdict, WriteBatch
+from upsert_cli.store.base import Comparison, RecordRef, Store, Verdict, WriteBatch
 from upsert_cli.store.child import Start
 from upsert_cli.store.child_process import TRIES, ChildProcess, ProcessDied
-from upsert_cli.store.location import Location, location_of
+from upsert_cli.store.locate import location_of
+from upsert_cli.store.location import Location
+from upsert_cli.store.target import Target
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from upsert_cli.documents.hashing import CHUNK_KEY, HASH_KEY, OBJECT_KEY, owner_of
 from upsert_cli.documents.stored_items import item_of_record, joined
 from upsert_cli.sources.item import Item, Row
-from upsert_cli.store.base import Record, Store, Target
+from upsert_cli.store.base import Record, Store
 from upsert_cli.store.location import Location
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.target import Target
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.tables import RecordTables

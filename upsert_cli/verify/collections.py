@@ -15,10 +15,11 @@ from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.renames import complete_renames, followed_by_tasks
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import require_collection_name
-from upsert_cli.store.base import UNNAMED, Target
 from upsert_cli.store.folder import remedy_for_name
-from upsert_cli.store.location import CollectionInfo, Location, location_at
+from upsert_cli.store.locate import location_at
+from upsert_cli.store.location import Location
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.target import UNNAMED, CollectionInfo, Target
 from upsert_cli.text import nearest
 
 

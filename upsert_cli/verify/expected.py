@@ -19,8 +19,9 @@ from upsert_cli.load.vectors import recipe_of
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.sources.rows import Rows
-from upsert_cli.store.base import UNNAMED, Target
-from upsert_cli.store.location import CollectionInfo, Location, location_at, location_of
+from upsert_cli.store.locate import location_at, location_of
+from upsert_cli.store.location import Location
+from upsert_cli.store.target import UNNAMED, CollectionInfo, Target
 from upsert_cli.verify.collections import last_tasks, no_collection
 
 _LATE_STAGES = {Stage.SPLITTING, Stage.INFERENCE, Stage.UPSERT, Stage.OTHER}

@@ -15,9 +15,10 @@ from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import load_model
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
-from upsert_cli.store.base import Record, Target
+from upsert_cli.store.base import Record
 from upsert_cli.store.location import Location
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.target import Target
 from upsert_cli.verify.expected import Subject
 
 if TYPE_CHECKING:

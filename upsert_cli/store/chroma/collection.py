@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import bad_name
-from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import is_of_kind, is_passing, reason, understood
 from upsert_cli.store.chroma.index_files import IndexFiles, damaged
 from upsert_cli.store.chroma.read_back import check_vectors
 from upsert_cli.store.chroma.stamp import check_model, contradicts, info_of, stamp
+from upsert_cli.store.target import Opened, Target
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
 
+    from upsert_cli.locks import Lease
     from upsert_cli.store.chroma.local import LocalFolder
     from upsert_cli.store.chroma.server import Server
-    from upsert_cli.store.location import Ledger
 
     ChromaLocation: TypeAlias = LocalFolder | Server
 
@@ -56,13 +56,13 @@ class OpenCollection:
         client: Client,
         *,
         unclean: bool = False,
-        ledger: Ledger | None = None,
+        lease: Lease | None = None,
     ) -> None:
         """Open the collection through a connected client, or create it; see `Location.open`."""
         self._target = target
         self._location = location
         self._client = client
-        self._ledger = ledger
+        self._lease = lease
         self._index = location.index
         self._threshold: int | None = None  # rows; None for another kind of index
         self._load_threshold = LOAD_THRESHOLD
@@ -210,9 +210,9 @@ class OpenCollection:
             self._client.close()
 
     def _owe(self, threshold: int | None) -> None:
-        if self._ledger is not None:
+        if self._lease is not None:
             with understood(self._target):  # the disk of the lock file is full
-                self._ledger.owe(threshold)
+                self._lease.owe(self._target.collection, threshold)
 
     def _get(self, name: str) -> Collection:
         return self._call(self._client.get_collection, name, embedding_function=None)
@@ -257,7 +257,7 @@ class OpenCollection:
         if not isinstance(own, int):
             return
         self._threshold = own
-        owed = None if self._ledger is None else self._ledger.owed
+        owed = None if self._lease is None else self._lease.holder.owed.get(self._target.collection)
         theirs = owed or (CHROMA_THRESHOLD if own == READERS_THRESHOLD else own)
         self._final_threshold = LOAD_THRESHOLD if ours else theirs
         if self._final_threshold != LOAD_THRESHOLD:

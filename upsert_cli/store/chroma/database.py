@@ -16,7 +16,7 @@ from typing import NamedTuple
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import DATABASE_NAME, os_fault, unusable
-from upsert_cli.store.location import CollectionInfo
+from upsert_cli.store.target import CollectionInfo
 
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
 READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction

@@ -11,8 +11,8 @@ from upsert_cli.errors import TargetDamaged, UpsertCliError
 from upsert_cli.limits import SET_CLOCK, limit_reached
 from upsert_cli.redaction import without_secrets
 from upsert_cli.store.address import is_server
-from upsert_cli.store.base import Target
 from upsert_cli.store.folder import unusable, why_full
+from upsert_cli.store.target import Target
 
 DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's repeat the whole value
 

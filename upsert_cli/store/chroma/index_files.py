@@ -15,10 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from upsert_cli.errors import TargetDamaged, UpsertCliError
-from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import CollectionEntry, find_entry, reading
 from upsert_cli.store.chroma.stamp import stored_values
 from upsert_cli.store.folder import INDEX_NAMES, require_space
+from upsert_cli.store.target import Target
 
 GLANCE_LINKS = 100_000  # rows; to follow the links of more takes longer than a glance may
 # Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.

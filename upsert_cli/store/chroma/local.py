@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse, UpsertCliError
-from upsert_cli.locks import Holder
-from upsert_cli.store.base import Opened, Target
+from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.database import describe, describe_all, reading, writing
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_files import IndexFiles
@@ -28,7 +27,8 @@ from upsert_cli.store.folder import (
     os_fault,
     prepare_folder,
 )
-from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
+from upsert_cli.store.location import Location
+from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
 
 if TYPE_CHECKING:
     import sqlite3
@@ -112,7 +112,7 @@ class LocalFolder(Location):
         target: Target,
         *,
         unclean: bool = False,
-        ledger: Ledger | None = None,
+        lease: Lease | None = None,
         notify: Callable[[str], None] = lambda _: None,  # noqa: ARG002  # nothing is retried
     ) -> tuple[ChromaStore, Opened]:
         """Check the files, and open the collection with Chroma's library."""
@@ -130,7 +130,7 @@ class LocalFolder(Location):
                 # A client that upgrades a folder may still read the older tables, and panics in 3 of 100 cases.
                 connect_folder(str(self.path)).close()
             client = connect_folder(str(self.path))
-        store = ChromaStore(target, self, client, unclean=unclean, ledger=ledger)
+        store = ChromaStore(target, self, client, unclean=unclean, lease=lease)
         return store, replace(store.opened, upgrade=upgrade)
 
     def changed_hashes(self, hashes: Mapping[str, str]) -> dict[str, str]:
@@ -179,9 +179,7 @@ class LocalFolder(Location):
     @contextmanager
     def _repairing(self) -> Iterator[sqlite3.Connection]:
         """Change the database under the lease, and leave to the next writer to check closely."""
-        holder = Holder.this_process()
-        with self.take_lease(holder) as lease:
-            Ledger(lease, holder, self.collection)
+        with self.take_lease(Holder.this_process()):
             self.require_alone()
             with writing(self.path) as database:
                 yield database

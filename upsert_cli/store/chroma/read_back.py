@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, has_own_vector, stored_fault
-from upsert_cli.store.base import CheckedRecords, Record, Target
+from upsert_cli.store.base import CheckedRecords, Record
 from upsert_cli.store.chroma.faults import lacks_vector
 from upsert_cli.store.chroma.index_files import damaged
+from upsert_cli.store.target import Target
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection

@@ -17,13 +17,14 @@ from typing import Any, cast
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, has_own_vector
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.store.base import RecordRef, Target, WriteBatch
+from upsert_cli.store.base import RecordRef, WriteBatch
 from upsert_cli.store.chroma.collection import DEFAULT_SPACE, retrying_locks
 from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault, understood
 from upsert_cli.store.chroma.queries import ChromaReader, parts_of
 from upsert_cli.store.chroma.stamp import dimension_mismatch
 from upsert_cli.store.folder import unusable
+from upsert_cli.store.target import Target
 
 PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with this many, and more gain nothing (measured)
@@ -148,8 +149,9 @@ class ChromaStore(ChromaReader):
 
     def _rename(self, name: str, to: str) -> None:
         self._call(self._get(name).modify, name=to)
-        if self._ledger is not None:
-            self._ledger.rename(name, to)
+        if self._lease is not None and (owed := self._lease.holder.owed.get(name)) is not None:
+            self._lease.owe(to, owed)
+            self._lease.owe(name, None)
 
     def drop(self) -> int:
         """Delete the collection, so that nothing of it has to be restored."""

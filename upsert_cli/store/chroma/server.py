@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import TargetInUse
-from upsert_cli.locks import Holder
+from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.address import Access, Address, access_to, address_of
-from upsert_cli.store.base import Opened, Record, Target
+from upsert_cli.store.base import Record
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.folder import FOLDER_MODE, os_fault
-from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
+from upsert_cli.store.location import Location
+from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.records import ChromaStore
@@ -117,7 +118,7 @@ class Server(Location):
         target: Target,
         *,
         unclean: bool = False,  # noqa: ARG002  # how we ended says nothing about a server
-        ledger: Ledger | None = None,
+        lease: Lease | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> tuple[ChromaStore, Opened]:
         """Check that it is a server that we can talk to, and open the collection."""
@@ -129,7 +130,7 @@ class Server(Location):
             if target.keeps_lists:
                 database.require_lists()
             client = connect_server(database.session, self.address.url, tenant=database.tenant, database=database.name)
-        store = ChromaStore(target, self, client, ledger=ledger)
+        store = ChromaStore(target, self, client, lease=lease)
         return store, store.opened
 
     def require_lists(self) -> None:

@@ -21,7 +21,7 @@ from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 from upsert_cli.store.chroma.server import CLOUD_ROWS
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import remedy_for_name, unusable
-from upsert_cli.store.location import CollectionInfo
+from upsert_cli.store.target import CollectionInfo
 
 MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers
 ANSWER_NUMBERS = 1 << 19  # numbers of all vectors in an answer: 10 MB of JSON, and 17 MB of memory once it is parsed

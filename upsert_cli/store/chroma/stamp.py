@@ -9,8 +9,7 @@ from typing import Any
 from upsert_cli.embedding.catalog import NO_MODEL, Prefixes, embeds
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity, Weights
 from upsert_cli.errors import Refusal
-from upsert_cli.store.base import Target
-from upsert_cli.store.location import CollectionInfo
+from upsert_cli.store.target import CollectionInfo, Target
 
 STAMP_MODEL = "upsert_cli_model"
 STAMP_DIMENSION = "upsert_cli_dimension"

@@ -34,7 +34,7 @@ from upsert_cli.store.chroma.database import (
     reading,
 )
 from upsert_cli.store.folder import DATABASE_NAME
-from upsert_cli.store.location import CollectionState
+from upsert_cli.store.target import CollectionState
 
 LOCKED_SECONDS = 30.0  # seconds to wait for a writer; a load into the same folder commits for a second at a time
 DOCUMENT_KEY = "chroma:document"

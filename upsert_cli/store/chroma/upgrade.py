@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from upsert_cli.errors import Refusal, TargetBusy
 from upsert_cli.packages import install_command
-from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, is_older, reading, writing
 from upsert_cli.store.chroma.stamp import check_model
 from upsert_cli.store.folder import DATABASE_NAME, RESERVE_BYTES, disk_full, os_fault
+from upsert_cli.store.target import Target
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.local import LocalFolder

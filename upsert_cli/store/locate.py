@@ -1,0 +1,39 @@
+"""The one door to the implementations of a store: another one is a package next to `chroma/`, and a line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from upsert_cli.retry import RETRY_FOR
+from upsert_cli.store.address import OF_TARGET, is_server
+from upsert_cli.store.location import Location
+from upsert_cli.store.target import Target
+
+
+def location_at(
+    chroma: str, collection: str, *, leases: Path, retry_for: float = RETRY_FOR, variables: str = OF_TARGET
+) -> Location:
+    """Return the location of a collection.
+
+    Args:
+        chroma: As `canonical_target` spells it.
+        collection: Its name.
+        leases: The folder for the leases on collections of servers.
+        retry_for: How long to keep retrying failed server requests, in seconds.
+        variables: The beginning of the names of the variables with the credentials for a server.
+
+    Raises:
+        UsageFault: The address is not valid, or the credentials cannot be read.
+    """
+    if is_server(chroma):
+        from upsert_cli.store.chroma.server import Server
+
+        return Server.at(chroma, collection, leases=leases, retry_for=retry_for, variables=variables)
+    from upsert_cli.store.chroma.local import LocalFolder
+
+    return LocalFolder(path=Path(chroma), collection=collection)
+
+
+def location_of(target: Target) -> Location:
+    """Return the location of a target."""
+    return location_at(target.path, target.collection, leases=Path(target.leases), retry_for=target.retry_for)

@@ -1,36 +1,26 @@
-"""A child process that answers calls through a pipe, that no signal reaches, and that is started again when it dies.
-
-It is spawned directly, not by `multiprocessing`, which would import the parent's main module again, start one more
-process to track resources, and join the child at exit however long that takes.
-"""
+"""A child process that answers calls through a pipe, and that is started again when it dies."""
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
-from typing import IO, Any
+from typing import Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.errors import TargetDamaged, UpsertCliError, repair_command
 from upsert_cli.limits import memory_limit, out_of_memory
-from upsert_cli.redaction import without_secrets
-from upsert_cli.store.child import Answer, Call, Start, environment
-from upsert_cli.store.folder import WRITER_PROGRAM
+from upsert_cli.store.child import Answer, Call, Start
+from upsert_cli.store.spawn import hang_up, spawn
 from upsert_cli.store.target import Opened
 
 TRIES = 3  # tries of one call; a process that dies is started again in between
 POLL_SECONDS = 0.05  # seconds between two checks for signals in a wait
-EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say
-BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_KINDS = dict.fromkeys(("compare", "may_have_chunks", "find_stale_chunks"), "comparing") | {"write": "writing"}
+EXIT_SECONDS = 30.0  # seconds that a process may take to end after its last answer
+_COUNTED_AS = dict.fromkeys(("compare", "may_have_chunks", "find_stale_chunks"), "comparing") | {"write": "writing"}
 _CRASHES = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}
 
 
@@ -44,7 +34,7 @@ class ProcessDied(UpsertCliError):
     path: str
     collection: str
     status: int
-    """As `Popen` has it: negative for a signal."""
+    """As in `Popen.returncode`: negative for a signal."""
 
     @property
     def how(self) -> str:
@@ -54,7 +44,7 @@ class ProcessDied(UpsertCliError):
         return f"exit code {self.status}"
 
     def __str__(self) -> str:
-        if memory_limit() is not None:  # the likeliest reason, and a damaged index is still damaged without the limit
+        if memory_limit() is not None:  # the likeliest reason; a damaged index is reported once the limit is gone
             return str(out_of_memory(f"the process that opens Chroma ended by {self.how}"))
         return (
             f"the process that writes the collection {self.collection} in {self.path} ended by {self.how} each time; "
@@ -62,8 +52,8 @@ class ProcessDied(UpsertCliError):
             f"it (SIGKILL may also mean that memory ran out)"
         )
 
-    def of_a_reader(self) -> UpsertCliError:
-        """Return the error for a process that died from merely reading: it is damage, unless something killed it."""
+    def while_reading(self) -> UpsertCliError:
+        """Return the error for a process that only read: a crash then means a damaged index."""
         if self.status not in _CRASHES or memory_limit() is not None:
             return self
         detail = f"reading it ends the process by {self.how}"
@@ -73,9 +63,9 @@ class ProcessDied(UpsertCliError):
 class ChildProcess:
     """The processes that have a collection open, one after the other.
 
-    Calls may come from several threads; one at a time is carried out. A call that waits in the main thread checks the
-    context. If that raises while an answer is due, the process is abandoned: it finishes the write or flush
-    in flight, but nobody learns of it.
+    Any thread may call. One call at a time is carried out, and a call that waits in the main thread checks the context.
+    If the context raises while an answer is due, the process is abandoned: it completes the write or flush in flight,
+    but nobody receives the answer.
     """
 
     def __init__(self, start: Start, *, verbose: bool, context: RunContext) -> None:
@@ -91,10 +81,10 @@ class ChildProcess:
         self._opened: Opened | None = None
         self._failed_starts = 0  # consecutive deaths before the collection was open
         self.deaths = 0
-        """Deaths of processes that were at work on a call."""
+        """Deaths of processes in the middle of a call."""
 
         self.seconds = {"comparing": 0.0, "writing": 0.0}
-        """Wall seconds that calls of a kind took, not counting time spent waiting for other calls."""
+        """Wall seconds that calls took by their purpose, not counting time spent waiting for other calls."""
 
         self._spawn()
 
@@ -104,14 +94,14 @@ class ChildProcess:
         return self._popen.pid
 
     def is_empty(self) -> bool:
-        """Wait until nobody else writes to the location, and tell whether the collection certainly holds nothing yet.
+        """Wait for the lease, and return whether the collection certainly holds nothing yet.
 
-        Opening the collection takes a moment more.
+        The collection is open only a moment later.
 
         Raises:
-            TargetInUse: Another upsert-cli has it.
-            TargetBusy: Another program writes to it.
-            UpsertCliError: Something else keeps the process from getting so far.
+            TargetInUse: Another upsert-cli has the lease.
+            TargetBusy: Another program writes to the location.
+            UpsertCliError: The process cannot get so far.
         """
         with self._working():
             while self._is_empty is None:
@@ -141,15 +131,13 @@ class ChildProcess:
                         raise
 
     def abandon(self) -> None:
-        """Hang up without waiting: the process finishes the write in flight, does not flush, and ends."""
+        """Hang up without waiting: the process completes the write in flight, does not flush, and ends."""
         with self._state:
             self._abandoned = True
-            # Closes the pipe for both ends, even while a thread waits for an answer.
-            with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
-                end.shutdown(socket.SHUT_RDWR)
+            hang_up(self._connection)
 
     def await_end(self, seconds: float = EXIT_SECONDS) -> int:
-        """Wait until the process has ended, and the folder is free; return its status, or 0 if that takes too long."""
+        """Wait until the process has ended, and the folder is free; return its status, or 0 after `seconds`."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             with suppress(subprocess.TimeoutExpired):
@@ -160,43 +148,21 @@ class ChildProcess:
 
     # -- one process -------------------------------------------------------------------------------------------------
 
-    def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        with self._state, theirs, _blocked_signals():
-            if self._abandoned:
-                ours.close()
-                raise StoreAbandoned
-            self._popen = subprocess.Popen(
-                # -P: the working folder is the user's, and a `queue.py` in it must not be imported.
-                [sys.executable, "-P", "-c", WRITER_PROGRAM, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE if self._verbose else subprocess.DEVNULL,
-                env=environment(),
-            )
-            self._connection = Connection(ours.detach())
-            self._is_dead = False
-        if self._popen.stderr is not None:
-            threading.Thread(target=_forward, args=(self._popen.stderr,), name="stderr", daemon=True).start()
-        with suppress(OSError):  # if it is dead already, that shows when its answer is waited for
-            self._connection.send(self._start)
-
     @contextmanager
     def _working(self, method: str = "") -> Iterator[None]:
-        """Wait for this thread's turn, and count the time inside as that of a method."""
+        """Wait for this thread's turn, and count the time inside as time of a method."""
         while not self._turn.acquire(timeout=POLL_SECONDS):
             self._check()
         began = time.monotonic()
         try:
             yield
         finally:
-            if (kind := _KINDS.get(method)) is not None:
-                self.seconds[kind] += time.monotonic() - began
+            if (purpose := _COUNTED_AS.get(method)) is not None:
+                self.seconds[purpose] += time.monotonic() - began
             self._turn.release()
 
     def _check(self) -> None:
-        """Check for a stop in the main thread; it ends other threads, which must not abandon a write in flight."""
+        """Check for a stop in the main thread; a stop ends other threads, which must not abandon a write in flight."""
         if threading.current_thread() is threading.main_thread():
             self._context.check()
 
@@ -206,22 +172,22 @@ class ChildProcess:
         return self._opened
 
     def _begin(self) -> None:
-        """Take the next message of a starting process: that it has the lease, or that the collection is open."""
+        """Take the next answer of a starting process: whether the collection is empty, or that it is open."""
         try:
-            value = self._receive()
+            answer = self._receive()
         except ProcessDied as death:
             self._failed_starts += 1
             if self._failed_starts == TRIES:
                 self._failed_starts = 0
-                raise death.of_a_reader() from death
+                raise death.while_reading() from death
         else:
-            if isinstance(value, Opened):
-                self._opened, self._failed_starts = value, 0
+            if isinstance(answer, Opened):
+                self._opened, self._failed_starts = answer, 0
             else:
-                self._is_empty = value
+                self._is_empty = answer
 
     def _receive(self, call: Call | None = None) -> Any:
-        """Make a call and return its result; without one, return the next news of a process that is starting."""
+        """Make a call and return its result; without a call, return the next answer of a starting process."""
         if self._is_dead:
             self._spawn()
         try:
@@ -233,13 +199,23 @@ class ChildProcess:
             target = self._start.target
             raise ProcessDied(path=target.path, collection=target.collection, status=self.await_end()) from error
         except BaseException:
-            self.abandon()  # an answer may still come, and nobody would know to which call
+            self.abandon()  # an answer may still come, and nothing shows to which call it belongs
             raise
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _spawn(self) -> None:
+        with self._state:
+            if self._abandoned:
+                raise StoreAbandoned
+            self._popen, self._connection = spawn(verbose=self._verbose)
+            self._is_dead = False
+        with suppress(OSError):  # it is dead already, which shows when its answer is waited for
+            self._connection.send(self._start)
 
     def _exchange(self, call: Call | None) -> Answer:
+        """Send a call, if there is one, and return the next answer; show the messages before it."""
         if self._abandoned:
             raise StoreAbandoned
         if call is not None:
@@ -247,25 +223,7 @@ class ChildProcess:
         while True:
             while not self._connection.poll(POLL_SECONDS):
                 self._check()
-            message: Answer | str = self._connection.recv()
-            if isinstance(message, Answer):
-                return message
-            self._context.info(message)
-
-
-def _forward(stderr: IO[bytes]) -> None:
-    """Copy the process's standard error to our own, without secrets."""
-    with stderr:
-        for line in stderr:
-            with suppress(OSError, ValueError):  # ours is closed; the process must not block for that
-                sys.stderr.write(without_secrets(line.decode(errors="backslashreplace")))
-
-
-@contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """Block signals in this thread: a new process inherits the mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            answer: Answer = self._connection.recv()
+            if not isinstance(answer, str):
+                return answer
+            self._context.info(answer)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from upsert_cli.errors import LocksUnsupported, TargetInUse
+from upsert_cli.errors import LocksUnsupported, TargetBusy, TargetInUse
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 from upsert_cli.store.base import Record, Store
 from upsert_cli.store.folder import os_fault
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
 LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
+WRITER_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 
 
 class Location(Protocol):
@@ -73,6 +74,17 @@ class Location(Protocol):
             check()
             time.sleep(LEASE_STEP)
         return found
+
+    def await_writer(self, check: Callable[[], None]) -> None:
+        """Wait for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
+        until = time.monotonic() + WRITER_SECONDS
+        while True:
+            try:
+                return self.probe()
+            except TargetBusy:
+                if time.monotonic() >= until:
+                    raise
+            check()
 
     def take_lease(
         self, holder: Holder, *, timeout: float = 0.0, check: Callable[[Holder], None] = lambda _: None

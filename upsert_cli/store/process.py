@@ -48,7 +48,7 @@ def _in_child(
             return cast("R", self.ask(method.__name__, *args, tries=tries, **kwargs))
         except ProcessDied as death:
             if reads_index:
-                raise death.of_a_reader() from death
+                raise death.while_reading() from death
             raise
 
     return call

@@ -344,6 +344,9 @@ class NotChromasAnswer(UpsertCliError):
     found: str
     """A description of the answer, such as `200 OK with a page for a browser`."""
 
+    may_pass: bool = False
+    """Whether Chroma may answer the same request a moment later."""
+
     sentence = (
         "{url}: the answer to {request} is not Chroma's ({found}); check the address, and "
         "whether a proxy, gateway or login page answers in its place, then try again"

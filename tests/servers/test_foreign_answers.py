@@ -16,8 +16,8 @@ from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
 from upsert_cli.store.address import Access
-from upsert_cli.store.chroma import http_session
-from upsert_cli.store.chroma.answers import NotChromas, value_of
+from upsert_cli.store.chroma import http_exchange, http_session
+from upsert_cli.store.chroma.answers import value_of
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 
 Vectored = Callable[..., list[dict[str, Any]]]
@@ -231,7 +231,7 @@ def test_chromas_own_answers_are_taken(method: str, path: str, asked: Any, value
 )
 def test_answers_of_another_form_are_not_chromas(method: str, path: str, asked: Any, value: Any) -> None:
     """An answer whose form does not fit its request is refused before it is used."""
-    with pytest.raises(NotChromas):
+    with pytest.raises(NotChromasAnswer):
         _answered(method, path, asked, value)
 
 
@@ -264,7 +264,7 @@ def test_an_answer_has_a_size_limit(
     monkeypatch: pytest.MonkeyPatch, proxy: Proxy, asking: HttpSession, fault: Fault
 ) -> None:
     """An answer that is too large, as sent or unpacked, is given up and named."""
-    monkeypatch.setattr(http_session, "LARGEST_ANSWER", LIMIT)
+    monkeypatch.setattr(http_exchange, "LARGEST_ANSWER", LIMIT)
     proxy.plan = lambda _: fault
     with pytest.raises(NotChromasAnswer, match="it is larger than 1 MiB"):
         asking.request("GET", f"{proxy.url}{COLLECTION}/count")

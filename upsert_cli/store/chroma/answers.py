@@ -12,10 +12,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveInt, TypeAdapter
 
+from upsert_cli.errors import NotChromasAnswer
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.json_text import parse_plain
+from upsert_cli.store.chroma.faults import short_line
 
 if TYPE_CHECKING:
     import httpx
@@ -25,36 +27,44 @@ GOOD = (200, 201)  # the statuses of an answer to a request that was carried out
 _PREFIX = "/api/v2/"
 
 
-class NotChromas(ValueError):
-    """Raised for an answer that Chroma would not give; its text describes the answer, as the end of a sentence."""
-
-    def __init__(self, found: str, *, may_pass: bool) -> None:
-        """Take a description, and whether the same request may get an answer of Chroma's a moment later."""
-        super().__init__(found)
-        self.may_pass = may_pass
-
-
 def value_of(answer: httpx.Response) -> Any:
     """Return the value of a good answer, or `error` and `message` of an error that Chroma reports.
 
     Raises:
-        NotChromas: The answer has another form.
+        NotChromasAnswer: The answer has another form.
     """
     try:
         value: Any = parse_plain(answer.content)
     except ValueError:
-        raise NotChromas(_described(answer), may_pass=True) from None
+        raise not_chromas(answer.request, _described(answer), may_pass=True) from None
     if answer.status_code in GOOD:
         if not _fits(value, answer.request):
-            raise NotChromas(f"{answer.status_code} with {_quoted(answer.content)}", may_pass=False)
-        return value
-    # Gateways have more fields, or a phrase such as `Bad Request` instead of the name of a class.
-    if answer.is_success or not isinstance(value, dict) or value.keys() != {"error", "message"}:
-        raise NotChromas(_described(answer), may_pass=True)
-    name, message = value["error"], value["message"]
-    if not isinstance(name, str) or not isinstance(message, str) or not name.isidentifier():
-        raise NotChromas(_described(answer), may_pass=True)
+            raise not_chromas(answer.request, f"{answer.status_code} with {_quoted(answer.content)}")
+    elif answer.is_success or not _is_error(value):
+        raise not_chromas(answer.request, _described(answer), may_pass=True)
     return value
+
+
+def not_chromas(request: httpx.Request, found: str, *, may_pass: bool = False) -> NotChromasAnswer:
+    """Return the error for an answer that Chroma would not give; `found` describes it."""
+    path = request.url.raw_path.decode().partition("?")[0]
+    return NotChromasAnswer(
+        url=f"{request.url.scheme}://{request.url.netloc.decode()}",
+        request=f"{request.method} {path}",
+        found=short_line(found),
+        may_pass=may_pass,
+    )
+
+
+def _is_error(value: object) -> bool:
+    """Return whether a value has the form of Chroma's errors.
+
+    Those of gateways have more fields, or a phrase such as `Bad Request` instead of the name of a class.
+    """
+    if not isinstance(value, dict) or value.keys() != {"error", "message"}:
+        return False
+    name, message = value["error"], value["message"]
+    return isinstance(name, str) and name.isidentifier() and isinstance(message, str)
 
 
 def message_in(answer: httpx.Response) -> str:
@@ -91,8 +101,8 @@ def _require_plain_values(metadata: dict[str, Any]) -> dict[str, Any]:
     # chromadb takes an object as a value to be a sparse vector.
     for each in metadata.values():
         if isinstance(each, dict):
-            vector = _SparseVector.model_validate(each)
-            if len(vector.indices) != len(vector.values):
+            indices, values = _NUMBERS.validate_python([each.get("indices"), each.get("values")], strict=True)
+            if len(indices) != len(values):
                 raise ValueError("a sparse vector has as many indices as values")
     return metadata
 
@@ -103,39 +113,31 @@ def _require_true(value: bool) -> bool:  # noqa: FBT001
     return value
 
 
+_NUMBERS = TypeAdapter(list[list[float]])
 _Metadata = Annotated[dict[str, Any], AfterValidator(_require_plain_values)]
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _SparseVector(_Form):
-    indices: list[float]
-    values: list[float]
-
-
-class _Limits(_Form):
+class _Limits(BaseModel):
     max_batch_size: PositiveInt
     supports_base64_encoding: bool = False
 
 
-class _Identity(_Form):
+class _Identity(BaseModel):
     tenant: str | None = None
     databases: list[str] | None = None
 
 
-class _Database(_Form):
+class _Database(BaseModel):
     id: str = Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
     name: str
 
 
-class _Function(_Form):
+class _Function(BaseModel):
     name: str | None = None
     config: dict[str, Any] | None = None
 
 
-class _Configuration(_Form):
+class _Configuration(BaseModel):
     hnsw: dict[str, Any] | None = None
     spann: dict[str, Any] | None = None
     embedding_function: _Function | None = None
@@ -152,7 +154,7 @@ class _Collection(_Database):
     log_position: int | None = None
 
 
-class _GetResult(_Form):
+class _GetResult(BaseModel):
     ids: list[str]
     documents: list[str | None] | None = None
     metadatas: list[_Metadata | None] | None = None
@@ -169,7 +171,7 @@ class _GetResult(_Form):
         )
 
 
-class _QueryResult(_Form):
+class _QueryResult(BaseModel):
     ids: list[list[str]]
     documents: list[list[str | None]] | None = None
     metadatas: list[list[_Metadata | None]] | None = None

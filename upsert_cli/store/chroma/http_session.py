@@ -1,49 +1,38 @@
-"""Requests to a Chroma server, retried until Chroma answers or an error can say what to do.
+"""Requests to a Chroma server, repeated until Chroma answers or an error can name the remedy.
 
 chromadb's own session waits forever, tries once, hides the server's message, and takes any answer for Chroma's. This
-one replaces it inside chromadb's client. Every request may be repeated: a write is an upsert by id. No other module
-imports httpx.
+one replaces it inside chromadb's client. Every request may be repeated, since a write is an upsert by id.
 """
 
 from __future__ import annotations
 
-import email.utils
 import os
-import socket
-import ssl
-import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
-from upsert_cli.packages import lean_imports
-from upsert_cli.redaction import remember, without_secrets
+from upsert_cli.redaction import remember
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import Access
-from upsert_cli.store.chroma.answers import NotChromas, message_in, value_of
+from upsert_cli.store.chroma.answers import message_in, value_of
 from upsert_cli.store.chroma.faults import lacks_vector, short_line
+from upsert_cli.store.chroma.http_exchange import PROXY_REFUSES, HttpExchange, RequestFailed, asked_pause
 
-with lean_imports():
+if TYPE_CHECKING:
     import httpx
 
-CONNECT_SECONDS = 5.0  # seconds to connect; a host that does not answer at all is a wrong address
-LARGEST_ANSWER = 256 << 20  # bytes, as sent and unpacked; a thousand records with vectors and long texts have 50 MiB
 FIRST_SECONDS = 5.0  # seconds in which a server that was never reached may come up
 LONGEST_SILENCE = 60.0  # seconds to wait for an answer to begin or go on; a server writes 500 rows in one to four
-SHORTEST_SILENCE = 5.0  # seconds of the same where patience is short
-SILENCES = 5  # that many fit into the time for which a request is tried again
-TRIES = 2  # that many fit into the same time, if the whole of an answer never comes
+SHORTEST_SILENCE = 5.0  # the same in seconds where --retry-for is short
+SILENCES = 5  # silences that fit into the time for which a request is repeated
+TRIES = 2  # tries that fit into the same time, if an answer never ends
 FOREIGN_SECONDS = 30.0  # seconds until a gateway that answers instead of Chroma is taken to stay there
-TELL_SECONDS = 5.0  # seconds between two messages about a server that keeps failing
+MESSAGE_SECONDS = 5.0  # seconds between two messages about a server that keeps failing
 SMALLEST_LIMIT = 64 << 10  # bytes; no server or gateway calls less than that too large
 
-_ENCODINGS = {"", "identity", "gzip", "deflate"}  # others may unpack one chunk to gigabytes
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LOCKED_OUT = {401, 403}
-_PROXY_REFUSES = 407
 _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 _TOO_LARGE = 413
 _TOO_LARGE_WORDS = b"Payload too large"  # Chroma's own, in no format
@@ -56,15 +45,6 @@ class Unacceptable(ValueError):
     """Raised when the server refuses a request because of its content: fewer or other rows may pass."""
 
 
-class RequestFailed(Exception):
-    """Raised when a request is not answered, its answer breaks off, or reports something that may pass."""
-
-    def __init__(self, reason: str, *, pause: float = 0.0, is_permanent: bool = False) -> None:
-        super().__init__(reason)
-        self.pause = pause  # seconds for which the server asks to be left alone
-        self.is_permanent = is_permanent  # whether the next request would fail for the same reason
-
-
 class HttpSession:
     """Requests to one server, in the interface that chromadb's client expects."""
 
@@ -72,27 +52,23 @@ class HttpSession:
         """Connect to nothing yet; `notify` is called with a message before a pause."""
         remember(access.headers.values())  # this process may be another than the one that read them
         self._silence = min(LONGEST_SILENCE, max(SHORTEST_SILENCE, retry_for / SILENCES))
-        self._client = httpx.Client(
-            headers={"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"} | access.headers,
-            timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
-        )
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._exchange = HttpExchange(access.headers, silence=self._silence)
         self._url = url
         self._access = access
         self._retry_for = retry_for
         self._notify = notify
-        self._reached = False
+        self._reached = False  # whether any answer has come
         self._recognized = False  # whether an answer of Chroma's has come
-        self._next_message = 0.0
+        self._next_message = 0.0  # monotonic time
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of each request."""
-        return self._client.headers
+        return self._exchange.headers
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._exchange.close()
 
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         """Make a request until Chroma answers; an error that it reports is an answer as well.
@@ -100,8 +76,9 @@ class HttpSession:
         The extension `value` of the answer is its value: `error` and `message` of an error.
 
         Raises:
-            Unacceptable: It is too large, or makes no sense to the server.
-            UpsertCliError: There is no Chroma at this address, it wants another token, or it did not recover in time.
+            Unacceptable: The request is too large, or makes no sense to the server.
+            NotChromasAnswer: Something else answers at this address.
+            UpsertCliError: There is no server, it wants another token, or it did not recover in time.
         """
         began = time.monotonic()
         try:
@@ -110,26 +87,24 @@ class HttpSession:
                 is_passing=lambda error: self._is_passing(error, time.monotonic() - began),
                 seconds=self._retry_for,
                 asked_pause=lambda error: getattr(error, "pause", 0.0),
-                before_pause=self._tell,
+                before_pause=self._announce,
             )
         except RequestFailed as error:
             raise self._given_up(error, time.monotonic() - began) from error
-        except NotChromas as error:
-            request = f"{method.upper()} {str(url).removeprefix(self._url).partition('?')[0]}"
-            raise NotChromasAnswer(url=self._url, request=request, found=short_line(str(error))) from error
 
     def _try(self, method: str, url: str, elapsed: float, options: dict[str, Any]) -> httpx.Response:
         """Return the answer if it is Chroma's, and no sign of something that passes."""
-        # Some slow answers and long ones end, so the limit for the whole of one try is not the silence.
+        # A long answer may take longer in all than the silence between two of its bytes.
         whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
         seconds = max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
-        answer = self._exchange(method, url, seconds=seconds, **options)
+        answer = self._exchange.send(method, url, seconds=seconds, **options)
         self._reached = True
         status = answer.status_code
-        said = message_in(answer) if status in _PASSING else ""
-        if status in _PASSING and not lacks_vector(said):  # no vector comes back by itself
-            raise RequestFailed(f"{status} {answer.reason_phrase}{said and f', {said}'}", pause=_asked_pause(answer))
-        if status == _PROXY_REFUSES:
+        message = message_in(answer) if status in _PASSING else ""
+        if status in _PASSING and not lacks_vector(message):  # no vector comes back by itself
+            reason = f"{status} {answer.reason_phrase}{message and f', {message}'}"
+            raise RequestFailed(reason, pause=asked_pause(answer))
+        if status == PROXY_REFUSES:
             raise RequestFailed(str(status), is_permanent=True)
         if status in _LOCKED_OUT:
             raise self._locked_out(status)
@@ -142,61 +117,23 @@ class HttpSession:
             raise Unacceptable(f"the server answers {status}: {short_line(value['message'])}")
         return answer
 
-    def _exchange(self, method: str, url: str, *, seconds: float, **options: Any) -> httpx.Response:
-        """Send a request and return its answer, read to the end within a time; the text of an error holds no secret.
-
-        Raises:
-            RequestFailed: The server cannot be reached, or does not answer in time.
-            NotChromas: The answer is larger than any of Chroma's, or compressed in a way that it does not use.
-        """
-        begun = False  # whether any of the answer is there
-        expired = threading.Event()
-        timer = threading.Timer(seconds, self._hang_up, [expired])
-        timer.daemon = True
-        timer.start()
-        try:
-            with self._client.stream(method, url, extensions={"trace": self._watch}, **options) as response:
-                begun = True
-                answer = _read(response)
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-            if not expired.is_set():
-                raise _fault(error) from error
-        finally:
-            timer.cancel()
-        # A body without a length ends with its connection, so a deadline may also look like a complete answer.
-        if expired.is_set():
-            raise RequestFailed(f"its answer {'does not end' if begun else 'does not come'} within {seconds:.0f} s")
-        return answer
-
-    def _watch(self, _: str, info: Mapping[str, Any]) -> None:
-        """Remember each connection that is made: httpx has a timeout for each read, but none for the whole."""
-        get_extra_info = getattr(info.get("return_value"), "get_extra_info", None)
-        if get_extra_info is not None:
-            self._sockets.add(get_extra_info("socket"))
-
-    def _hang_up(self, expired: threading.Event) -> None:
-        """Shut all connections down, which ends any read."""
-        expired.set()
-        for each in list(self._sockets):
-            with suppress(OSError):  # it is closed already
-                socket.socket.shutdown(each, socket.SHUT_RDWR)
-
     def _is_passing(self, error: BaseException, seconds: float) -> bool:
-        if isinstance(error, NotChromas):
-            # An address that never answered as Chroma does is wrong; a gateway may answer while Chroma restarts.
+        """Return whether the same request may be answered by Chroma later, `seconds` after the first try."""
+        if isinstance(error, NotChromasAnswer):
+            # An address where Chroma never answered is wrong; a gateway may answer while Chroma restarts.
             return self._recognized and error.may_pass and seconds < FOREIGN_SECONDS
         # An address that never answered is more likely wrong than a server that is starting.
         is_there = self._reached or seconds < FIRST_SECONDS
         return is_there and isinstance(error, RequestFailed) and not error.is_permanent
 
-    def _tell(self, error: BaseException, pause: float) -> None:
+    def _announce(self, error: BaseException, pause: float) -> None:
         if time.monotonic() >= self._next_message:
-            self._next_message = time.monotonic() + TELL_SECONDS
+            self._next_message = time.monotonic() + MESSAGE_SECONDS
             self._notify(f"{self._url}: {short_line(str(error))}; trying again in {pause:.1f} s")
 
     def _given_up(self, error: RequestFailed, seconds: float) -> UpsertCliError:
         reason = short_line(str(error))
-        if reason.startswith(str(_PROXY_REFUSES)):
+        if reason.startswith(str(PROXY_REFUSES)):
             proxies = sorted(name for name, value in os.environ.items() if name.upper() in _PROXIES and value)
             return UpsertCliError(
                 message=f"the proxy on the way to {self._url} refuses access (407); check the user and password in "
@@ -223,57 +160,3 @@ class HttpSession:
         if self._access.sources:
             remedy = f" with the credentials of {' and '.join(self._access.sources)}; check that they are right for it"
         return UpsertCliError(message=f"{self._url} refuses access ({status}){remedy}")
-
-
-def _read(response: httpx.Response) -> httpx.Response:
-    """Return an answer with its body, unpacked."""
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in _ENCODINGS:
-        raise NotChromas(f"it is packed as {encoding}, which was not asked for", may_pass=False)
-    content = bytearray()
-    for chunk in response.iter_bytes():
-        content += chunk
-        if max(len(content), response.num_bytes_downloaded) > LARGEST_ANSWER:
-            raise NotChromas(f"it is larger than {LARGEST_ANSWER >> 20} MiB", may_pass=False)
-    if not response.is_success:
-        content = bytearray(without_secrets(content.decode(errors="replace")).encode(errors="replace"))
-    kept = {name: value for name, value in response.headers.items() if name in ("location", "retry-after")}
-    return httpx.Response(
-        response.status_code,
-        headers={"Content-Type": "application/json"} | kept,
-        content=bytes(content),
-        request=response.request,
-        extensions={"reason_phrase": response.reason_phrase.encode()},
-    )
-
-
-def _fault(error: Exception) -> Exception:
-    reason = str(error) or type(error).__name__
-    if isinstance(error, httpx.DecodingError):
-        return NotChromas(f"it cannot be unpacked ({reason})", may_pass=False)
-    if isinstance(error, httpx.TimeoutException):
-        return RequestFailed(f"no answer in time ({reason})")
-    unusable = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL)
-    unusable = unusable or reason.startswith(str(_PROXY_REFUSES))
-    return RequestFailed(reason, is_permanent=unusable or _is_for_good(error))
-
-
-def _is_for_good(error: BaseException | None) -> bool:
-    """Tell whether the next connection fails for the same reason: a certificate, an unknown name."""
-    if error is None:
-        return False
-    return (
-        (isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError))
-        or (isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME)
-        or _is_for_good(error.__cause__ or error.__context__)
-    )
-
-
-def _asked_pause(answer: httpx.Response) -> float:
-    """Return the seconds of a Retry-After header, which has them or a date."""
-    value = answer.headers.get("Retry-After", "")
-    with suppress(ValueError):
-        return max(0.0, float(value))
-    with suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return 0.0

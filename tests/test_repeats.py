@@ -11,9 +11,12 @@ import pytest
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from upsert_cli.counts import Counts
+from upsert_cli.documents.document import make_document
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.journal.receipts import Loaded
-from upsert_cli.pipeline.batch import BatchOutcome
-from upsert_cli.sources.item import START
+from upsert_cli.pipeline.batch import Batch, Outcomes
+from upsert_cli.sources.item import START, Item
+from upsert_cli.store.base import Comparison, Verdict
 
 BAD = "horse"  # the word for which the model of these tests returns NaN
 
@@ -102,17 +105,19 @@ def test_loading_again_changes_nothing(repeating: Terminal) -> None:
 
 def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
     """Parts of the refused row may be there by then, so the row before is compared with them and looks changed."""
-    loaded = {
-        "a": Loaded(1, inserted=False, unchanged=False),
-        "b": Loaded(2, inserted=False, unchanged=True),
-        "c": Loaded(3, inserted=True, unchanged=False),
-        "d": Loaded(4, inserted=False, unchanged=False),
-    }
-    counts = Counts(inserted=1, updated=2, unchanged=1, truncated=2)
-    outcome = BatchOutcome(after=START, counts=counts, loaded=loaded.items()).counting_as_new({"a", "b", "c", "x"})
-    assert outcome.counts == Counts(inserted=3, updated=1, truncated=2)
+    verdicts = {"a": Verdict.TEXT, "b": Verdict.UNCHANGED, "c": Verdict.NEW, "d": Verdict.TEXT}
+    items = [Item(one, {"text": one}, None, "a.jsonl", row) for row, one in enumerate(verdicts, 1)]
+    fallback = Batch(
+        number=0,
+        documents=tuple(make_document(item, Recipe(identity="test")) for item in items),
+        read=0,
+        after=START,
+        comparison=Comparison(verdicts=[*verdicts.values()]),
+    )
+    outcome = Outcomes().of(fallback, new={"a", "b", "c", "x"})
+    assert outcome.counts == Counts(inserted=3, updated=1)
     new = {one: Loaded(row, inserted=True, unchanged=False) for one, row in (("a", 1), ("b", 2), ("c", 3))}
-    assert dict(outcome.loaded) == new | {"d": loaded["d"]}
+    assert dict(outcome.loaded) == new | {"d": Loaded(4, inserted=False, unchanged=False)}
 
 
 def test_split_items_replace_each_other_as_a_whole(repeating: Terminal) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from upsert_cli.counts import NOTHING_IGNORED, Converted, Counts, IgnoredFields, Outcome
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import as_stored
+from upsert_cli.errors import Stage
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.sources.item import START, Position, Reject
 from upsert_cli.store.base import Comparison, RecordRef, Verdict, WriteBatch
@@ -35,7 +36,7 @@ class Batch:
     """One for each id, in the order of their rows; the average of an item comes before its chunks."""
 
     rejects: tuple[Reject, ...] = ()
-    """Rows that are not loadable items."""
+    """Rows that could not be read as items, or made into documents."""
 
     read: int
     """Rows: items + `len(rejects)` + `duplicate`; 0 if the chunks of an item continue in the next batch."""
@@ -47,7 +48,7 @@ class Batch:
     """Where to continue once this batch is committed."""
 
     goes_on: bool = False
-    """The chunks of its item continue in the next batch, with which the row is committed."""
+    """Whether the chunks of its item continue in the next batch, with which the row is committed."""
 
     ignored: IgnoredFields = NOTHING_IGNORED
 
@@ -80,13 +81,21 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """Return the number of records to write or of rows read, the larger of both."""
+        """The number of records to write or of rows read, the larger of both."""
         return max(self.read, len(self.documents))
 
     @property
     def is_unchanged(self) -> bool:
-        """Check that there is nothing to write, since the collection has each document already."""
+        """Whether there is nothing to write, since the collection has each document already."""
         return not self.failed and self.comparison.verdicts.count(Verdict.UNCHANGED) == len(self.documents)
+
+    def rejecting(self, faults: Iterable[tuple[Document, str]], stage: Stage) -> Batch:
+        """Return the batch with a reject for the item of each faulty document; the first fault of an item counts."""
+        failed = dict(self.failed)
+        for document, detail in faults:
+            if document.item.object_id not in failed:
+                failed[document.item.object_id] = Reject.of(document.item, stage=stage, detail=detail)
+        return replace(self, failed=failed)
 
     def fallback(self) -> Batch | None:
         """Return a batch with the previous row of each id that could not be loaded, or None.
@@ -164,14 +173,6 @@ class BatchOutcome(Outcome):
     stale: Sequence[RecordRef] = ()
     """Records that loaded items no longer have."""
 
-    def counting_as_new(self, ids: Set[str]) -> BatchOutcome:
-        """Return the same outcome with the loaded items of `ids` counted as inserted."""
-        loaded = dict(self.loaded)
-        old = {object_id: one for object_id, one in loaded.items() if object_id in ids}
-        new = {object_id: Loaded(one.row, inserted=True, unchanged=False) for object_id, one in old.items()}
-        counts = self.counts + Counts(**{name: -rows for name, rows in _counted(old).items()}) + Counts(**_counted(new))
-        return replace(self, counts=counts, loaded=(loaded | new).items())
-
 
 @dataclass(slots=True)
 class _ItemResult:
@@ -184,10 +185,10 @@ class _ItemResult:
     converted: list[tuple[str, str]] = field(default_factory=list)
     reject: Reject | None = None
 
-    def loaded(self, *, has_stale_chunks: bool) -> Loaded:
+    def loaded(self, *, is_new: bool, has_stale_chunks: bool) -> Loaded:
         """Return the outcome of an item that was not rejected."""
-        verdict = Verdict.TEXT if has_stale_chunks else self.verdict
-        return Loaded(self.row, verdict is Verdict.NEW, verdict is Verdict.UNCHANGED)
+        verdict = Verdict.NEW if is_new else Verdict.TEXT if has_stale_chunks else self.verdict
+        return Loaded(self.row, inserted=verdict is Verdict.NEW, unchanged=verdict is Verdict.UNCHANGED)
 
 
 class Outcomes:
@@ -198,25 +199,30 @@ class Outcomes:
 
     def of_written(self, written: Sequence[Batch]) -> BatchOutcome:
         """Return the outcome of a batch and its fallbacks together."""
-        outcome, *fallbacks = map(self.of, written)
+        first, *fallbacks = written
+        outcome = self.of(first)
         # Some chunks of an item may be written before another is refused: the fallback row finds them there.
-        new = written[0].new_ids() if fallbacks else set()
+        new = first.new_ids() if fallbacks else set[str]()
         for fallback in fallbacks:
-            again = fallback.counting_as_new(new)
+            again = self.of(fallback, new=new)
             loaded, stale = itertools.chain(outcome.loaded, again.loaded), [*outcome.stale, *again.stale]
             outcome = replace(outcome.plus(again), loaded=loaded, stale=stale)
         return outcome
 
-    def of(self, batch: Batch) -> BatchOutcome:
-        """Return the outcome of the next batch; none may be left out."""
-        if not self._unfinished and _ends_unchanged(batch):
+    def of(self, batch: Batch, *, new: Set[str] = frozenset()) -> BatchOutcome:
+        """Return the outcome of the next batch, whose `new` items count as inserted; no batch may be left out."""
+        is_whole = not self._unfinished and not batch.goes_on
+        if is_whole and batch.is_unchanged and not batch.comparison.stale_chunks and not new:
             return _of_unchanged(batch)
         results = self._results(batch)
         self._unfinished, done = (results, {}) if batch.goes_on else ({}, results)
         rejects = [*batch.rejects, *(result.reject for result in done.values() if result.reject is not None)]
         kept = {object_id: result for object_id, result in done.items() if result.reject is None}
         stale = {one: records for one, records in batch.comparison.stale_chunks.items() if one in kept}
-        loaded = {one: result.loaded(has_stale_chunks=one in stale) for one, result in kept.items()}
+        loaded = {
+            object_id: result.loaded(is_new=object_id in new, has_stale_chunks=object_id in stale)
+            for object_id, result in kept.items()
+        }
         return BatchOutcome(
             after=batch.after,
             counts=Counts(
@@ -249,10 +255,6 @@ class Outcomes:
         for object_id in results.keys() & batch.failed.keys():
             results[object_id].reject = results[object_id].reject or batch.failed[object_id]
         return results
-
-
-def _ends_unchanged(batch: Batch) -> bool:
-    return batch.is_unchanged and not batch.goes_on and not batch.comparison.stale_chunks
 
 
 def _of_unchanged(batch: Batch) -> BatchOutcome:

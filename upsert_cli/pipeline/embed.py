@@ -1,9 +1,4 @@
-"""Compared batches -> embedded batches: new and changed texts get their vectors.
-
-The cost follows padded tokens, so texts are taken in the order of their length and in micro-batches of a small budget.
-Python threads share one session with one intra-op thread: onnxruntime releases the GIL, and its own threads would spin
-while they wait.
-"""
+"""Compared batches -> embedded batches: new and changed texts get their vectors."""
 
 from __future__ import annotations
 
@@ -14,15 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.document import Document
-from upsert_cli.embedding.embedder import PROBE_TEXT, Effort, Embedder, check_vectors
-from upsert_cli.errors import Stage, UpsertCliError
-from upsert_cli.limits import limit_reached
+from upsert_cli.embedding.embedder import Effort, Embedder
+from upsert_cli.errors import Stage
 from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.micro_batches import EmbeddedTexts
 from upsert_cli.pipeline.prefetch import StageStopped
-from upsert_cli.redaction import error_line
-from upsert_cli.sources.item import Reject
 from upsert_cli.store.base import Verdict
 
 if TYPE_CHECKING:
@@ -67,11 +59,11 @@ def embed(
             if asked:
                 embedder = load()
                 began = time.monotonic()
-                texts = _Texts({batch.documents[row].text: None for row in asked}, embedder, stopping)
+                texts = EmbeddedTexts((batch.documents[row].text for row in asked), embedder, stopping)
                 texts.embed(pool, effort)
                 if stopping.is_set():
                     raise StageStopped
-                embedded = replace(texts.added_to(batch, asked), embedding_seconds=time.monotonic() - began)
+                embedded = replace(_with_vectors(batch, asked, texts), embedding_seconds=time.monotonic() - began)
             vectors = {**embedded.vectors, **_own_vectors(batch, own)}
             if averages:
                 vectors = _with_averages(batch, vectors, averages, sums)
@@ -82,11 +74,10 @@ def embed(
 
 
 def seconds_a_token(documents: Sequence[Document], embedder: Embedder, effort: Effort) -> float:
-    """Embed some documents to measure the speed."""
-    stopping = threading.Event()
+    """Embed some documents, and return how long a token took, in seconds."""
     began = time.monotonic()
     with ThreadPoolExecutor(effort.threads) as pool:
-        texts = _Texts({document.text: None for document in documents}, embedder, stopping)
+        texts = EmbeddedTexts((document.text for document in documents), embedder, threading.Event())
         texts.embed(pool, effort)
         return (time.monotonic() - began) / max(1, texts.tokens)
 
@@ -162,97 +153,16 @@ def _with_averages(
     return {row: vector for row, vector in vectors.items() if _needs_vector(batch, row)} | due
 
 
-class _Texts:
-    """The different texts of one batch, and their vectors."""
-
-    def __init__(self, texts: Mapping[str, None], embedder: Embedder, stopping: threading.Event) -> None:
-        self._embedder = embedder
-        self._stopping = stopping
-        self._lengths = dict(zip(texts, embedder.count(list(texts)), strict=True))
-        self._vectors: dict[str, Vector] = {}
-        self._failed: dict[str, str] = {}
-
-    def embed(self, pool: ThreadPoolExecutor, effort: Effort) -> None:
-        """Embed all texts in micro-batches, the longest texts first, so that no thread is left alone with them."""
-        micro_batches = iter(list(self._micro_batches(effort.budget)))
-        lock = threading.Lock()
-
-        def embed_next() -> None:
-            while not self._stopping.is_set():
-                with lock:
-                    micro_batch = next(micro_batches, None)
-                if micro_batch is None:
-                    return
-                self._embed(micro_batch)
-
-        for done in [pool.submit(embed_next) for _ in range(effort.threads)]:
-            done.result()
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens, without those beyond the model's limit."""
-        return sum(min(length, self._embedder.max_tokens) for length in self._lengths.values())
-
-    def _micro_batches(self, budget: int) -> Iterator[list[str]]:
-        micro_batch: list[str] = []
-        longest = 0
-        for text in sorted(self._lengths, key=self._lengths.__getitem__, reverse=True):
-            if not micro_batch:
-                longest = min(self._lengths[text], self._embedder.max_tokens)
-            micro_batch.append(text)
-            if (len(micro_batch) + 1) * longest > budget:
-                yield micro_batch
-                micro_batch = []
-        if micro_batch:
-            yield micro_batch
-
-    def _embed(self, micro_batch: list[str]) -> None:
-        failing = failing_rows(micro_batch, self._store, is_data_fault=_blames_a_text)
-        if failing:
-            self._check_model(*failing[0])
-        self._failed |= {text: error_line(error, with_class=True) for text, error in failing}
-
-    def _check_model(self, accused: str, error: BaseException) -> None:
-        """Raise unless a harmless text as long as the accused one gets a vector; otherwise no text is to blame."""
-        tokens = min(self._lengths[accused], self._embedder.max_tokens)
-        try:
-            self._vectors_of([" ".join([PROBE_TEXT] * (tokens // 2 + 1))])
-        except Exception as also:  # noqa: BLE001  # any error on a harmless text is the model's
-            raise limit_reached(also, by_words=True) or _model_failed(also) from error
-
-    def _vectors_of(self, texts: list[str]) -> NDArray[np.float32]:
-        return check_vectors(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
-
-    def _store(self, texts: Sequence[str]) -> None:
-        self._vectors.update(zip(texts, self._vectors_of(list(texts)), strict=True))
-
-    def added_to(self, batch: Batch, rows: Sequence[int]) -> Batch:
-        """Return a batch with the vectors of some rows, or a reject for each item with a text that has none."""
-        vectors: dict[int, Vector] = {}
-        failed = dict(batch.failed)
-        for row in rows:
-            document = batch.documents[row]
-            if (detail := self._failed.get(document.text)) is None:
-                vectors[row] = self._vectors[document.text]
-            else:
-                failed.setdefault(document.item.object_id, _reject(document, detail))
-        limit = self._embedder.max_tokens
-        truncated = sum(self._lengths[batch.documents[row].text] > limit for row in vectors)
-        return replace(batch, vectors=vectors, failed=failed, truncated=truncated)
-
-
-def _reject(document: Document, detail: str) -> Reject:
-    where = f"{document.id}: " if document.number is not None else ""
-    return Reject.of(document.item, stage=Stage.INFERENCE, detail=f"{where}{detail}")
-
-
-def _blames_a_text(error: BaseException) -> bool:
-    """Return whether one of the texts may have caused an error: any error but the machine's."""
-    return isinstance(error, Exception) and not isinstance(error, MemoryError | OSError)
-
-
-def _model_failed(error: BaseException) -> UpsertCliError:
-    reason = error_line(error, with_class=True)
-    return UpsertCliError(
-        message=f"the model fails on every text ({reason}); check whether memory is short, then restart the task"
-    )
+def _with_vectors(batch: Batch, rows: Sequence[int], texts: EmbeddedTexts) -> Batch:
+    """Return a batch with the vectors of some rows, and a reject for each item with a text that has no vector."""
+    vectors: dict[int, Vector] = {}
+    faults: list[tuple[Document, str]] = []
+    for row in rows:
+        document = batch.documents[row]
+        if (vector := texts.vectors.get(document.text)) is not None:
+            vectors[row] = vector
+        else:
+            where = f"{document.id}: " if document.number is not None else ""
+            faults.append((document, f"{where}{texts.faults[document.text]}"))
+    truncated = sum(texts.is_truncated(batch.documents[row].text) for row in vectors)
+    return replace(batch.rejecting(faults, Stage.INFERENCE), vectors=vectors, truncated=truncated)

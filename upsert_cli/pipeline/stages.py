@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -98,22 +97,28 @@ class Stages:
                 raise
 
     def _read(self, batches: Iterator[Batch], *, loads: bool) -> Iterator[Batch]:
+        """Yield the batches, and count their rows; with `loads`, begin to load the model at the first text."""
         progress = self._context.progress
-        for number in itertools.count():
-            if number == UNMEASURED_BATCHES:
-                self._pace.await_first(self.stopping)
-            with progress.busy("reading"):
-                batch = next(batches, None)
-            if batch is None:
-                if progress.total is None:
-                    progress.total = progress.read
-                return
+        for batch in self._timed(batches):
             if loads and any(document.vector is None for document in batch.documents):
                 self._loader.begin()
                 loads = False
             progress.read += batch.read
             if not progress.example and batch.documents:
                 progress.example = batch.documents[0].text
+            yield batch
+            if batch.number + 1 == UNMEASURED_BATCHES:
+                self._pace.await_first(self.stopping)
+        if progress.total is None:
+            progress.total = progress.read
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches, and count the time that each takes to read."""
+        while True:
+            with self._context.progress.busy("reading"):
+                batch = next(batches, None)
+            if batch is None:
+                return
             yield batch
 
     def _compare(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[Batch]:

@@ -15,7 +15,6 @@ from queue import SimpleQueue
 from upsert_cli.errors import Stage
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import StageStopped, prefetch
-from upsert_cli.sources.item import Reject
 from upsert_cli.store.process import StoreProcess
 
 
@@ -69,9 +68,5 @@ def _write_batch(batch: Batch, store: StoreProcess) -> Batch:
     upserts, updates = batch.upserts(), batch.updates()
     before = store.seconds["writing"]
     reasons = dict([*store.write(upserts), *store.write(updates)])
-    failed = dict(batch.failed)
-    for document in batch.documents:
-        if document.id in reasons:
-            reject = Reject.of(document.item, stage=Stage.UPSERT, detail=reasons[document.id])
-            failed.setdefault(document.item.object_id, reject)
-    return replace(batch, failed=failed, writing_seconds=store.seconds["writing"] - before)
+    faults = [(document, reasons[document.id]) for document in batch.documents if document.id in reasons]
+    return replace(batch.rejecting(faults, Stage.UPSERT), writing_seconds=store.seconds["writing"] - before)

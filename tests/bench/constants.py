@@ -13,7 +13,7 @@ from tests.bench.results import Result, short, shown
 from upsert_cli.embedding.embedder import BF16_TOKEN_BUDGET, TOKEN_BUDGET
 from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.pipeline.batches import MAX_ROWS
-from upsert_cli.store.chroma.collection import LOAD_THRESHOLD
+from upsert_cli.store.chroma.index_queue import LOAD_THRESHOLD
 from upsert_cli.store.chroma.records import WRITE_ROWS
 
 SHARE = 3  # for each setting, the real model embeds every n-th text

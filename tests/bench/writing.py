@@ -123,7 +123,7 @@ def _by_store(batches: Sequence[WriteBatch], chroma: Path) -> float:
 def _plainly(batches: Sequence[WriteBatch], chroma: Path) -> float:
     import chromadb
 
-    from upsert_cli.store.chroma.collection import LOAD_THRESHOLD
+    from upsert_cli.store.chroma.index_queue import LOAD_THRESHOLD
 
     hnsw: Any = {"space": "cosine", "sync_threshold": LOAD_THRESHOLD}
     client = chromadb.PersistentClient(str(chroma))

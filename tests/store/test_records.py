@@ -32,8 +32,8 @@ from upsert_cli.embedding.identity import Weights
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.base import Verdict, WriteBatch
-from upsert_cli.store.chroma import collection as collection_module
-from upsert_cli.store.chroma import index_files as index_files_module
+from upsert_cli.store.chroma import index_format as index_format_module
+from upsert_cli.store.chroma import index_queue as index_queue_module
 from upsert_cli.store.chroma import records as records_module
 from upsert_cli.store.chroma.index_files import IndexFiles
 from upsert_cli.store.folder import LEASE_NAME, prepare_folder
@@ -455,7 +455,7 @@ def test_a_reader_that_makes_an_index_costs_no_vector(
 
 def test_a_long_queue_is_flushed_during_the_load(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large rows do not wait for the threshold, since the engine reads the whole queue at each write."""
-    monkeypatch.setattr(collection_module, "QUEUE_SIZE", 100_000)
+    monkeypatch.setattr(index_queue_module, "QUEUE_SIZE", 100_000)
     flushed: list[bool | None] = []
     rows = some_rows(numbered(0, 60), blob="x" * 5_000)
     with opened(target) as (records, _):
@@ -480,7 +480,7 @@ def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
 def test_comparing_alone_flushes_nothing(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load that finds everything unchanged does not touch the index."""
     load(target, some_rows(["a"]))
-    monkeypatch.setattr(collection_module.OpenCollection, "flush", lambda _: pytest.fail("flushed"))
+    monkeypatch.setattr(index_queue_module.IndexQueue, "flush", lambda _: pytest.fail("flushed"))
     with opened(target) as (records, _):
         records.compare(["a"], ["first.first"])
 
@@ -651,7 +651,7 @@ def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypat
 def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links that were cut off a large index are found at the next opening, unless the last writer ended in order."""
     load(target, some_rows(numbered(0, 600)))
-    monkeypatch.setattr(index_files_module, "GLANCE_LINKS", 100)
+    monkeypatch.setattr(index_format_module, "GLANCE_LINKS", 100)
     (links,) = Path(target.path).glob("*/link_lists.bin")
     os.truncate(links, links.stat().st_size - 1)
     with opened(target):

@@ -20,6 +20,7 @@ from upsert_cli.redaction import in_message, remember
 CLOUD = "cloud"
 CLOUD_URL = "https://api.trychroma.com"
 CLOUD_DOMAIN = ".trychroma.com"
+CLOUD_ROWS = 300  # records in one write, and in one answer; a quota of Chroma Cloud
 DEFAULT_TENANT = "default_tenant"
 DEFAULT_DATABASE = "default_database"
 PARTS = 2  # parts of an address's path: tenant and database

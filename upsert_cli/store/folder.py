@@ -39,17 +39,32 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _PROC = Path("/proc")
 
 
-def prepare_folder(path: Path) -> bool:
-    """Create the folder for this user alone if it is missing, and return whether it is private.
+def enter_folder(path: Path, *, option: str = "--chroma") -> None:
+    """Change to a folder, which is created for this user alone if it is missing.
+
+    chromadb reads the .env file of the working folder when it is imported. In a private folder, files that this process
+    creates are private too.
+    """
+    is_private = prepare_folder(path, option=option)
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise os_fault(path, error, option=option) from error
+    if is_private:
+        os.umask(0o077)
+
+
+def prepare_folder(path: Path, *, option: str = "--chroma") -> bool:
+    """Create a folder for this user alone if it is missing, and return whether it is private.
 
     Raises:
-        UpsertCliError: It is not a folder, or may not be created.
+        UpsertCliError: The path is not a folder, or the folder may not be created; `option` names another one.
     """
     try:
         _create(path)
         return not path.stat().st_mode & 0o077
     except OSError as error:
-        raise os_fault(path, error) from error
+        raise os_fault(path, error, option=option) from error
 
 
 def _create(path: Path) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from upsert_cli.errors import TargetDamaged, UpsertCliError
 from upsert_cli.limits import SET_CLOCK, limit_reached
 from upsert_cli.redaction import without_secrets
+from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import is_server
 from upsert_cli.store.folder import unusable, why_full
 from upsert_cli.store.target import Target
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_SECONDS = 30.0  # seconds that another program may keep the database locked
 DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's repeat the whole value
 
 _DATA_FAULTS = {"DuplicateIDError", "InvalidArgumentError", "InvalidDimensionException", "BatchSizeExceededError"}
@@ -51,6 +57,9 @@ def is_of_kind(error: BaseException, *names: str) -> bool:
 def is_passing(error: BaseException) -> bool:
     """Tell whether the same call may work a moment later."""
     return _speaks_of(error, _LOCK_WORDS)
+
+
+retrying_locks = functools.partial(call_with_retries, is_passing=is_passing, seconds=RETRY_SECONDS)
 
 
 def lacks_vector(error: object) -> bool:
@@ -103,6 +112,12 @@ def understood(target: Target) -> Iterator[None]:
         if known is None or known is error:
             raise
         raise known from error
+
+
+def ask(target: Target, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call Chroma, wait for locks on a folder's database, and turn errors into those that a user can act on."""
+    with understood(target):
+        return retrying_locks(functools.partial(call, *args, **kwargs))
 
 
 def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:

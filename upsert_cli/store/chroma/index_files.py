@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-import pickle
-import sqlite3
-import struct
 import time
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from upsert_cli.errors import TargetDamaged, UpsertCliError
-from upsert_cli.store.chroma.database import CollectionEntry, find_entry, reading
+from upsert_cli.store.chroma.database import CollectionEntry, find_entry, reading, writing
+from upsert_cli.store.chroma.index_format import files_fault, missing_rows, row_count
 from upsert_cli.store.chroma.stamp import stored_values
-from upsert_cli.store.folder import INDEX_NAMES, require_space
+from upsert_cli.store.folder import require_space
 from upsert_cli.store.target import Target
 
-GLANCE_LINKS = 100_000  # rows; to follow the links of more takes longer than a glance may
 # Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.
 QUEUE_KEYS = 5_460
 QUEUE_REMOVED = 32_766
-# hnswlib's header, version 1: version, two offsets, rows, bytes a row, and more that is not looked at
-_HEADER = struct.Struct("<iQQQQ")
-_HEADER_BYTES = 100
-_LENGTH = struct.Struct("<I")
 _INDEXED = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
 _IN_QUEUE = "FROM embeddings_queue WHERE topic LIKE '%/' || ? AND seq_id > ?"
 
@@ -85,7 +76,7 @@ class IndexFiles:
         entry = self.entry()
         if entry is None or entry.written_index is None:
             return
-        fault = _files_fault(self.folder / entry.written_index, thorough=suspicious or target.as_found)
+        fault = files_fault(self.folder / entry.written_index, thorough=suspicious or target.as_found)
         if fault is not None:
             raise damaged(target, fault)
 
@@ -98,14 +89,14 @@ class IndexFiles:
             TargetDamaged: The index lacks records.
         """
         path, ids = self._indexed()
-        if missing := _missing_rows(path, ids):
+        if missing := missing_rows(path, ids):
             raise damaged(target, f"its index is older than its records and lacks {missing:,} of {len(ids):,}")
 
     def is_overwritten(self) -> bool:
         """Tell whether files that were just written are those of another index, or were cut."""
         path, ids = self._indexed()
-        rows = _indexed_rows(path)
-        return rows is not None and (rows < len(ids) or _files_fault(path, thorough=False) is not None)
+        rows = row_count(path)
+        return rows is not None and (rows < len(ids) or files_fault(path, thorough=False) is not None)
 
     def _indexed(self) -> tuple[Path, Set[str]]:
         """Return the folder of the files, and the ids of the records that did not change after they were written.
@@ -120,126 +111,39 @@ class IndexFiles:
             ids = {str(one) for (one,) in database.execute(_INDEXED, (entry.records, entry.indexed))}
             return self.folder / entry.written_index, ids
 
-    # -- repair, in a transaction of the database ----------------------------------------------------------------------
+    # -- repair, under the lease ---------------------------------------------------------------------------------------
 
-    def take_poison(self, database: sqlite3.Connection) -> list[str]:
+    def take_poison(self) -> list[str]:
         """Remove the rows from the queue that the engine can never apply, and return their ids.
 
         Such a row was never stored, so everything that the collection lists stays.
         """
-        if (entry := find_entry(database, self.collection)) is None or entry.records is None:
-            return []
-        queued = database.execute(f"SELECT seq_id, id, metadata {_IN_QUEUE}", (entry.id, entry.applied or 0)).fetchall()
-        poison = [(number, str(one)) for number, one, metadata in queued if _is_poison(metadata)]
-        database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
+        with writing(self.folder) as database:
+            if (entry := find_entry(database, self.collection)) is None or entry.records is None:
+                return []
+            query = f"SELECT seq_id, id, metadata {_IN_QUEUE}"
+            queued = database.execute(query, (entry.id, entry.applied or 0)).fetchall()
+            poison = [(number, str(one)) for number, one, metadata in queued if _is_poison(metadata)]
+            database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
         return [one for _, one in poison]
 
-    def put_aside(self, database: sqlite3.Connection) -> list[str]:
+    def put_aside(self) -> list[str]:
         """Rename the folder of the files, and return its new name; nothing is deleted."""
-        if (entry := find_entry(database, self.collection)) is None or entry.vectors is None:
-            return []
-        index = self.folder / entry.vectors
-        aside = index.with_name(f"{index.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        if is_there := index.exists():
-            index.rename(aside)
-        # Like an index that was never flushed: queued rows are read again, and its files are not missed.
-        database.execute("DELETE FROM main.max_seq_id WHERE segment_id = ?", (entry.vectors,))
+        with writing(self.folder) as database:
+            if (entry := find_entry(database, self.collection)) is None or entry.vectors is None:
+                return []
+            index = self.folder / entry.vectors
+            aside = index.with_name(f"{index.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            if is_there := index.exists():
+                index.rename(aside)
+            # Like an index that was never flushed: queued rows are read again, and its files are not missed.
+            database.execute("DELETE FROM main.max_seq_id WHERE segment_id = ?", (entry.vectors,))
         return [aside.name] if is_there else []
 
 
 def damaged(target: Target, detail: str) -> TargetDamaged:
     """Return the error for a damaged index."""
     return TargetDamaged(path=target.path, collection=target.collection, detail=detail)
-
-
-# -- the files ---------------------------------------------------------------------------------------------------------
-
-
-def _files_fault(folder: Path, *, thorough: bool) -> str | None:
-    sizes: dict[str, int] = {}
-    for name in INDEX_NAMES:
-        try:
-            sizes[name] = (folder / name).stat().st_size
-        except OSError:
-            return f"{folder.name}/{name} is missing"
-        if not sizes[name]:
-            return f"{folder.name}/{name} is empty"
-    header = (folder / "header.bin").read_bytes()
-    version, _, _, rows, row_bytes = _HEADER.unpack(header.ljust(_HEADER.size, b"\0")[: _HEADER.size])
-    if version != 1:
-        # Zeros instead of a version are damage; any other version is one that we do not know.
-        return None if header.strip(b"\0") else f"{folder.name}/header.bin is blank"
-    least = {"header.bin": _HEADER_BYTES, "data_level0.bin": rows * row_bytes, "length.bin": 4 * rows}
-    least["link_lists.bin"] = 4 * rows
-    if thorough or rows <= GLANCE_LINKS:
-        least["link_lists.bin"] = _links_end(folder / "link_lists.bin", rows)
-    return next((f"{folder.name}/{name} was cut" for name in least if sizes[name] < least[name]), None)
-
-
-def _links_end(path: Path, rows: int) -> int:
-    """Return where the links of the last row end: before each row's links is their length in bytes, often 0.
-
-    Links that were cut off are read as none, without an error, and queries that pass there go astray.
-    """
-    content = path.read_bytes()
-    offset = 0
-    for _ in range(rows):
-        if offset + _LENGTH.size > len(content):
-            return offset + _LENGTH.size
-        offset += _LENGTH.size + _LENGTH.unpack_from(content, offset)[0]
-    return offset
-
-
-# -- their rows --------------------------------------------------------------------------------------------------------
-
-
-def _missing_rows(folder: Path, ids: Set[str]) -> int:
-    """Return how many records an index lacks; 0 for files that are not as this version of Chroma writes them."""
-    if (rows := _indexed_rows(folder)) is None:
-        return 0
-    try:
-        saved = saved_ids(folder / "index_metadata.pickle")
-    except OSError:
-        return 0
-    # The index counts rows that were deleted too, so its own number alone would hide as many that were lost.
-    return max(len(ids) - rows, 0 if saved is None else len(ids - saved))
-
-
-def _indexed_rows(folder: Path) -> int | None:
-    """Return the number of rows in an index, deleted ones included; None if this version of Chroma did not write it.
-
-    `IndexFiles.check` finds missing and cut files, which are no damage while a writer is at work.
-    """
-    try:
-        version, _, _, rows, _ = _HEADER.unpack((folder / "header.bin").read_bytes()[: _HEADER.size])
-    except (OSError, struct.error):
-        return None
-    return int(rows) if version == 1 else None
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds plain data: objects have their fields, and no class or function that a file names is looked up."""
-
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ARG002
-        return SimpleNamespace
-
-
-def saved_ids(path: Path) -> Set[str] | None:
-    """Return the ids of the records in an index; None if the file is not as a known version of Chroma writes it.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    with path.open("rb") as file:
-        try:
-            saved = _Unpickler(file).load()
-        except OSError:
-            raise
-        except Exception:  # noqa: BLE001  # damaged pickles raise errors of any kind
-            return None
-    fields = saved if isinstance(saved, dict) else getattr(saved, "__dict__", {})
-    labels = fields.get("id_to_label")
-    return labels.keys() if isinstance(labels, dict) else None
 
 
 def _is_poison(metadata: str | None) -> bool:

@@ -5,8 +5,6 @@ Such a folder needs care: nobody else at its files, enough disk space, a sound i
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -16,23 +14,19 @@ from typing import TYPE_CHECKING, ClassVar
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.database import describe, describe_all, reading, writing
-from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_files import IndexFiles
 from upsert_cli.store.chroma.tables import RecordTables, changed_hashes
-from upsert_cli.store.chroma.upgrade import prepare_upgrade, readable_copy
+from upsert_cli.store.chroma.upgrade import connect_upgraded, readable_copy
 from upsert_cli.store.folder import (
     DATABASE_NAME,
     LEASE_NAME,
+    enter_folder,
     find_openers,
-    os_fault,
-    prepare_folder,
 )
 from upsert_cli.store.location import Location
 from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from upsert_cli.store.chroma.records import ChromaStore
 
 SHOWN_OPENERS = 3  # processes that a message names
@@ -44,7 +38,6 @@ class LocalFolder(Location):
 
     is_shared: ClassVar[bool] = False
     in_cloud: ClassVar[bool] = False
-    most_rows: ClassVar[int] = sys.maxsize
 
     path: Path
     """Absolute."""
@@ -95,13 +88,8 @@ class LocalFolder(Location):
         return RecordTables.find(self.path, self.collection)
 
     def enter(self) -> None:
-        """Create the folder for this user alone, and change to it."""
-        if prepare_folder(self.path):
-            os.umask(0o077)  # what Chroma creates in it has to be as private
-        try:
-            os.chdir(self.path)  # chromadb reads the .env file of the working folder when it is imported
-        except OSError as error:
-            raise os_fault(self.path, error) from error
+        """Enter the folder itself."""
+        enter_folder(self.path)
 
     def lease_path(self) -> Path:
         """Return a file in the folder itself, which every load sees, with any journal."""
@@ -116,7 +104,6 @@ class LocalFolder(Location):
         notify: Callable[[str], None] = lambda _: None,  # noqa: ARG002  # nothing is retried
     ) -> tuple[ChromaStore, Opened]:
         """Check the files, and open the collection with Chroma's library."""
-        from upsert_cli.store.chroma.client import connect_folder
         from upsert_cli.store.chroma.records import ChromaStore
 
         if not (target.beside_others or target.as_a_whole):
@@ -124,12 +111,7 @@ class LocalFolder(Location):
             self.index.check(target, suspicious=unclean)
         if not (target.examined or target.as_a_whole):
             self.index.check_rows(target)
-        upgrade = prepare_upgrade(self, target)
-        with understood(target):
-            if upgrade is not None:
-                # A client that upgrades a folder may still read the older tables, and panics in 3 of 100 cases.
-                connect_folder(str(self.path)).close()
-            client = connect_folder(str(self.path))
+        client, upgrade = connect_upgraded(self, target)
         store = ChromaStore(target, self, client, unclean=unclean, lease=lease)
         return store, replace(store.opened, upgrade=upgrade)
 
@@ -168,21 +150,20 @@ class LocalFolder(Location):
 
     def take_poison(self) -> list[str]:
         """Remove the rows from the collection's queue that the engine can never apply."""
-        with self._repairing() as database:
-            return self.index.take_poison(database)
+        with self._repairing():
+            return self.index.take_poison()
 
     def put_index_aside(self) -> list[str]:
         """Rename the folder of the collection's index; nothing is deleted."""
-        with self._repairing() as database:
-            return self.index.put_aside(database)
+        with self._repairing():
+            return self.index.put_aside()
 
     @contextmanager
-    def _repairing(self) -> Iterator[sqlite3.Connection]:
-        """Change the database under the lease, and leave to the next writer to check closely."""
+    def _repairing(self) -> Iterator[None]:
+        """Hold the lease, with no other program at the files; the next holder then checks the index closely."""
         with self.take_lease(Holder.this_process()):
             self.require_alone()
-            with writing(self.path) as database:
-                yield database
+            yield
 
     def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
         """Return a copy if Chroma would upgrade the folder, or if anything to be written is read-only."""

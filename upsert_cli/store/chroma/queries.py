@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli.documents.hashing import AVERAGE_NUMBER, CHUNK_KEY, HASH_KEY, OBJECT_KEY, is_chunk, is_same, owner_of
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
+from upsert_cli.store.address import CLOUD_ROWS
 from upsert_cli.store.base import CheckedRecords, Comparison, Record, RecordRef, Verdict
 from upsert_cli.store.chroma.collection import OpenCollection
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault
 from upsert_cli.store.chroma.read_back import checked, stored_vectors
 
 if TYPE_CHECKING:
-    from upsert_cli.store.base import Vectors
+    from upsert_cli.store.address import CLOUD_ROWS
+from upsert_cli.store.base import Vectors
 
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 
@@ -64,7 +66,7 @@ class ChromaReader(OpenCollection):
 
     def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         """Return the records of a scope."""
-        found = self._metadata(limit=min(rows, self._location.most_rows), offset=start)
+        found = self._metadata(limit=self._within_quota(rows), offset=start)
         # Filtered here: Chroma would apply a filter of its own to all records for every page.
         of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
         return len(found), [RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
@@ -82,7 +84,7 @@ class ChromaReader(OpenCollection):
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read records back with their vectors."""
-        records = self._records(limit=min(rows, self._location.most_rows), offset=start)
+        records = self._records(limit=self._within_quota(rows), offset=start)
         dimension = self._target.model.dimension
         return self._call(
             checked, self._chroma, records, start=start, every=every, dimension=dimension, identity=identity
@@ -124,7 +126,10 @@ class ChromaReader(OpenCollection):
 
     @property
     def _read_rows(self) -> int:
-        return min(READ_ROWS, self._location.most_rows)
+        return self._within_quota(READ_ROWS)
+
+    def _within_quota(self, rows: int) -> int:
+        return min(rows, CLOUD_ROWS) if self._location.in_cloud else rows
 
     # -- chunks --------------------------------------------------------------------------------------------------------
 

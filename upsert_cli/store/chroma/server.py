@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.address import Access, Address, access_to, address_of
 from upsert_cli.store.base import Record
 from upsert_cli.store.chroma.faults import understood
-from upsert_cli.store.folder import FOLDER_MODE, os_fault
+from upsert_cli.store.folder import enter_folder
 from upsert_cli.store.location import Location
 from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from upsert_cli.store.chroma.server_database import ServerDatabase
 
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
-CLOUD_ROWS = 300  # records in one write, and in one answer; a quota of Chroma Cloud
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +52,6 @@ class Server(Location):
     def in_cloud(self) -> bool:
         """Whether the quotas of Chroma Cloud apply; another server only limits the size of a request."""
         return self.address.is_cloud
-
-    @property
-    def most_rows(self) -> int:
-        """Records in one write, and in one answer."""
-        return CLOUD_ROWS if self.in_cloud else sys.maxsize
 
     def describe(self) -> CollectionInfo | None:
         """Ask the server for the collection."""
@@ -97,12 +89,8 @@ class Server(Location):
             yield partial(database.fetch, found, with_vectors=with_vectors)
 
     def enter(self) -> None:
-        """Create the folder of the leases, and change to it."""
-        try:
-            self.leases.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            os.chdir(self.leases)  # chromadb reads the .env file of the working folder when it is imported
-        except OSError as error:
-            raise os_fault(self.leases, error, option="--journal") from error
+        """Enter the folder of the leases."""
+        enter_folder(self.leases, option="--journal")
 
     def lease_path(self) -> Path:
         """Return a file in the journal's folder."""

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING
 from upsert_cli.errors import Refusal, TargetBusy
 from upsert_cli.packages import install_command
 from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, is_older, reading, writing
+from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.stamp import check_model
 from upsert_cli.store.folder import DATABASE_NAME, RESERVE_BYTES, disk_full, os_fault
 from upsert_cli.store.target import Target
 
 if TYPE_CHECKING:
+    from chromadb.api.client import Client
+
     from upsert_cli.store.chroma.local import LocalFolder
 
 COPIES = 3  # copies before a folder that keeps changing is reported as busy
@@ -39,16 +42,28 @@ _NULL_DOCUMENTS = (
 )
 
 
-def prepare_upgrade(folder: LocalFolder, target: Target) -> str | None:
-    """Return the warning that Chroma will upgrade a folder, once nothing known speaks against it; None if it will not.
+def connect_upgraded(folder: LocalFolder, target: Target) -> tuple[Client, str | None]:
+    """Open a folder with Chroma, and return the client, and a warning if Chroma upgraded the folder.
 
     Args:
-        folder: The folder that Chroma is about to open, which may be a temporary copy.
+        folder: The folder, which may be a temporary copy.
         target: The target that a message names.
 
     Raises:
         Refusal: A newer version of Chroma wrote the folder; or an older one did, and the load will be refused.
     """
+    from upsert_cli.store.chroma.client import connect_folder
+
+    warning = _prepare_upgrade(folder, target)
+    with understood(target):
+        if warning is not None:
+            # A client that upgrades a folder may still read the older tables, and panics in 3 of 100 cases.
+            connect_folder(str(folder.path)).close()
+        return connect_folder(str(folder.path)), warning
+
+
+def _prepare_upgrade(folder: LocalFolder, target: Target) -> str | None:
+    """Return the warning that Chroma will upgrade a folder; None if it will not."""
     found = _migrations_of(folder.path)
     if _is_newer(found, KNOWN_MIGRATIONS):
         _require_known(found, target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,3 +274,12 @@ def require_collection_name(name: str) -> None:
 def bad_name(name: str, *, reason: str) -> UsageFault:
     """Return the error for a name that Chroma does not accept."""
     return UsageFault(message=f"{name!r} cannot be the name of a collection: {reason}; choose another name")
+
+
+def remedy_for_name(chroma: str) -> str:
+    """Return the remedy for the name of a collection that a target does not have."""
+    from upsert_cli.store.folder import DATABASE_NAME
+
+    if is_server(chroma) or (Path(chroma) / DATABASE_NAME).exists():
+        return f"`upsert-cli collections list --chroma {shlex.quote(chroma)}` lists those that are there"
+    return "no Chroma is in that folder, so name another one"

@@ -15,8 +15,13 @@ from upsert_cli.sources.fingerprint import OF_COLLECTION, Fingerprint
 from upsert_cli.sources.formats import SCHEME
 from upsert_cli.sources.found_file import CollectionReader
 from upsert_cli.sources.item import Row
-from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
-from upsert_cli.store.folder import remedy_for_name
+from upsert_cli.store.address import (
+    canonical_target,
+    is_server,
+    remedy_for_name,
+    require_collection_name,
+    source_credentials,
+)
 from upsert_cli.store.locate import location_at
 from upsert_cli.store.location import Location
 from upsert_cli.store.record_rows import RecordRows

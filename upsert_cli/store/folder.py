@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import shutil
 import subprocess
 import time
@@ -18,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from upsert_cli.errors import UpsertCliError, reason_of
-from upsert_cli.store.address import is_server
 
 DATABASE_NAME = "chroma.sqlite3"
 INDEX_NAMES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
@@ -132,13 +130,6 @@ def os_fault(path: Path, error: OSError, *, option: str = "--chroma") -> UpsertC
 def unusable(path: Path | str, *, reason: str, remedy: str) -> UpsertCliError:
     """Return the error for a location that exists but cannot be used."""
     return UpsertCliError(message=f"{path} cannot be used: {reason}; {remedy}")
-
-
-def remedy_for_name(chroma: str) -> str:
-    """Return what to do about the name of a collection that a target does not have."""
-    if is_server(chroma) or (Path(chroma) / DATABASE_NAME).exists():
-        return f"`upsert-cli collections list --chroma {shlex.quote(chroma)}` lists those that are there"
-    return "no Chroma is in that folder, so name another one"
 
 
 # -- other programs ----------------------------------------------------------------------------------------------------

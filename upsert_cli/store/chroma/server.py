@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +13,6 @@ from upsert_cli.errors import TargetInUse
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.address import Access, Address, access_to, address_of
 from upsert_cli.store.base import Record
-from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.folder import enter_folder
 from upsert_cli.store.location import Location
 from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
@@ -86,7 +84,7 @@ class Server(Location):
         with self._asking() as database:
             if (found := database.collection(self.collection)) is None:
                 raise FileNotFoundError(f"there is no collection {self.collection} in {self.address}")
-            yield partial(database.fetch, found, with_vectors=with_vectors)
+            yield lambda **asked: database.fetch(found, with_vectors=with_vectors, **asked)
 
     def enter(self) -> None:
         """Enter the folder of the leases."""
@@ -113,11 +111,10 @@ class Server(Location):
         from upsert_cli.store.chroma.client import connect_server
         from upsert_cli.store.chroma.records import ChromaStore
 
-        with understood(target):
-            database = self._asking(notify)
-            if target.keeps_lists:
-                database.require_lists()
-            client = connect_server(database.session, self.address.url, tenant=database.tenant, database=database.name)
+        database = self._asking(notify)
+        if target.keeps_lists:
+            database.require_lists()
+        client = connect_server(database.session, self.address.url, tenant=database.tenant, database=database.name)
         store = ChromaStore(target, self, client, lease=lease)
         return store, store.opened
 

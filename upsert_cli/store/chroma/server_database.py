@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.errors import NotChromasAnswer, Refusal, UpsertCliError
-from upsert_cli.store.address import CLOUD_ROWS, Access, Address
+from upsert_cli.store.address import CLOUD_ROWS, Access, Address, remedy_for_name
 from upsert_cli.store.base import Record
 from upsert_cli.store.chroma.answers import GOOD
 from upsert_cli.store.chroma.faults import lacks_vector, server_fails
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 from upsert_cli.store.chroma.stamp import info_of
-from upsert_cli.store.folder import remedy_for_name, unusable
+from upsert_cli.store.folder import unusable
 from upsert_cli.store.target import CollectionInfo
 
 MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers

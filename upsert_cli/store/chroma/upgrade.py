@@ -1,35 +1,26 @@
-"""Folders that Chroma would change by opening them, or cannot open: upgraded, refused, or read as a copy.
+"""Folders that another version of Chroma wrote: an older one is upgraded, a newer one is refused.
 
-Chroma opens a folder only where it can write to it, although it writes nothing while it only reads; so a read-only
-folder is copied. It upgrades a folder that an older version wrote as soon as it opens it, and the older version cannot
-open it from then on; so a copy is read there as well.
+Chroma upgrades a folder as soon as it opens it, and the older version cannot open it from then on.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upsert_cli.errors import Refusal, TargetBusy
+from upsert_cli.errors import Refusal
 from upsert_cli.packages import install_command
 from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, is_older, reading, writing
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.stamp import check_model
-from upsert_cli.store.folder import DATABASE_NAME, RESERVE_BYTES, disk_full, os_fault
 from upsert_cli.store.target import Target
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
 
     from upsert_cli.store.chroma.local import LocalFolder
-
-COPIES = 3  # copies before a folder that keeps changing is reported as busy
 
 _FIRST_VERSIONS = (("metadb", 5, "1.0"), ("sysdb", 10, "1.3"), ("metadb", 6, "1.5"))
 """The versions of Chroma that brought some migrations; measured with 0.6.3, 1.0.0, 1.2.2, 1.3.0, 1.4.1 and 1.5.0."""
@@ -64,7 +55,7 @@ def connect_upgraded(folder: LocalFolder, target: Target) -> tuple[Client, str |
 
 def _prepare_upgrade(folder: LocalFolder, target: Target) -> str | None:
     """Return the warning that Chroma will upgrade a folder; None if it will not."""
-    found = _migrations_of(folder.path)
+    found = migrations_of(folder.path)
     if _is_newer(found, KNOWN_MIGRATIONS):
         _require_known(found, target)
     if not is_older(found):
@@ -75,12 +66,13 @@ def _prepare_upgrade(folder: LocalFolder, target: Target) -> str | None:
         database.execute(_NULL_DOCUMENTS)
     upgrades = "would upgrade" if folder.is_copy else "upgrades"
     return (
-        f"{_writer(found)} wrote {target.path}; a load {upgrades} it to the present one, and older "
+        f"{version_before(found)} wrote {target.path}; a load {upgrades} it to the present one, and older "
         f"versions cannot open it afterwards"
     )
 
 
-def _migrations_of(folder: Path) -> dict[str, int]:
+def migrations_of(folder: Path) -> dict[str, int]:
+    """Return the last migration of each kind that the database of a folder has."""
     with reading(folder) as database:
         return applied_migrations(database)
 
@@ -90,8 +82,8 @@ def _is_newer(found: Mapping[str, int], known: Mapping[str, int]) -> bool:
     return any(last > known.get(kind, 0) for kind, last in found.items())
 
 
-def _writer(found: Mapping[str, int]) -> str:
-    """Return the version of Chroma that wrote an older database, as far as its migrations tell."""
+def version_before(found: Mapping[str, int]) -> str:
+    """Return a phrase for the version of Chroma that wrote an older database, as far as its migrations show."""
     first = (version for kind, number, version in _FIRST_VERSIONS if found.get(kind, 0) < number)
     return f"a version of Chroma before {next(first, '1.5')}"
 
@@ -102,70 +94,9 @@ def _require_known(found: Mapping[str, int], target: Target) -> None:
 
     with tempfile.TemporaryDirectory(prefix="upsert-cli-") as empty:
         connect_folder(empty).close()
-        if not _is_newer(found, _migrations_of(Path(empty))):
+        if not _is_newer(found, migrations_of(Path(empty))):
             return
     raise Refusal(
         message=f"a newer version of Chroma than the installed one wrote {target.path}, and nothing was written; "
         f"upgrade it with `{install_command('--upgrade', 'chromadb')}`, or choose another folder with --chroma"
     )
-
-
-# -- copies ------------------------------------------------------------------------------------------------------------
-
-
-def readable_copy(folder: LocalFolder, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
-    """Return a copy of database and index, if Chroma would upgrade them, or if anything to be written is read-only."""
-    lease, files = folder.lease_path(), _files(folder)
-    if is_older(found := _migrations_of(folder.path)):
-        size = sum(size for size, _ in files.values())
-        notify(f"reading a temporary copy of {-(-size >> 20)} MiB, since {_writer(found)} wrote {folder.path}")
-        return _copied(folder)
-    needed = {folder.path, *files, *(file.parent for file in files), *([lease] if lease.exists() else [])}
-    is_read_only = bool(files) and not all(os.access(path, os.W_OK) for path in needed)
-    return _copied(folder) if is_read_only else None
-
-
-@contextmanager
-def _copied(folder: LocalFolder) -> Iterator[LocalFolder]:
-    """Copy into a temporary folder, change to it, and remove it in the end.
-
-    Raises:
-        TargetBusy: Another program kept writing to it.
-        UpsertCliError: The temporary folder has no room for it, or a file cannot be read.
-    """
-    with tempfile.TemporaryDirectory(prefix="upsert-cli-", ignore_cleanup_errors=True) as name:
-        copy = Path(name)
-        for _ in range(COPIES):
-            before = _files(folder)
-            _copy(folder.path, before, copy)
-            if _files(folder) == before:
-                break
-        else:
-            raise TargetBusy(path=str(folder.path))
-        os.chdir(copy)  # see `LocalFolder.enter`
-        try:
-            yield replace(folder, path=copy, is_copy=True)
-        finally:
-            os.chdir(folder.path)  # the copy can be removed then
-
-
-def _files(folder: LocalFolder) -> dict[Path, tuple[int, int]]:
-    """Return the files of database and index, each with its size in bytes and the time of its last change."""
-    index = folder.index.path()
-    in_index = index.iterdir() if index is not None and index.is_dir() else ()
-    stats = {file: file.stat() for file in (folder.path / DATABASE_NAME, *in_index) if file.exists()}
-    return {file: (status.st_size, status.st_mtime_ns) for file, status in stats.items()}
-
-
-def _copy(folder: Path, files: Mapping[Path, tuple[int, int]], copy: Path) -> None:
-    needed = sum(size for size, _ in files.values()) + RESERVE_BYTES
-    free = shutil.disk_usage(copy).free
-    if free < needed:
-        raise disk_full(copy.parent, free=free, needed=needed)
-    try:
-        for file in files:
-            to = copy / file.relative_to(folder)
-            to.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, to)  # not its mode, which may be that of a read-only file
-    except OSError as error:
-        raise os_fault(folder, error) from error

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from upsert_cli.counts import NOTHING_IGNORED, Converted, Counts, IgnoredFields, Outcome
 from upsert_cli.documents.document import Document
@@ -17,10 +17,7 @@ from upsert_cli.sources.item import START, Position, Reject
 from upsert_cli.store.base import Comparison, RecordRef, Verdict, WriteBatch
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vector: TypeAlias = NDArray[np.float32]
+    from upsert_cli.store.base import Vector, Vectors
 
 NOT_COMPARED = Comparison(verdicts=[])
 
@@ -145,7 +142,7 @@ class Batch:
         known = {document.item.object_id for document, verdict in pairs if verdict is not Verdict.NEW}
         return {document.item.object_id for document in self.documents} - known
 
-    def _records(self, rows: Sequence[int], vectors: NDArray[np.float32] | None) -> WriteBatch:
+    def _records(self, rows: Sequence[int], vectors: Vectors | None) -> WriteBatch:
         documents = [self.documents[row] for row in rows]
         stored = [self.comparison.stored_keys.get(row, ()) for row in rows]
         return WriteBatch(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from upsert_cli.pipeline.batch import Vector
+    from upsert_cli.store.base import Vector
 
     Sum: TypeAlias = NDArray[np.float64]
 

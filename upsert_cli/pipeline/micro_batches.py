@@ -19,10 +19,7 @@ from upsert_cli.limits import limit_reached
 from upsert_cli.redaction import error_line
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from upsert_cli.pipeline.batch import Vector
+    from upsert_cli.store.base import Vector, Vectors
 
 
 class EmbeddedTexts:
@@ -89,7 +86,7 @@ class EmbeddedTexts:
     def _store(self, texts: Sequence[str]) -> None:
         self.vectors.update(zip(texts, self._vectors_of(list(texts)), strict=True))
 
-    def _vectors_of(self, texts: list[str]) -> NDArray[np.float32]:
+    def _vectors_of(self, texts: list[str]) -> Vectors:
         return check_vectors(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
 
     def _check_model(self, accused: str, error: BaseException) -> None:

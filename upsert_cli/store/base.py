@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Vectors: TypeAlias = NDArray[np.float32]
+    Vector: TypeAlias = NDArray[np.float32]  # (dimension,)
+    Vectors: TypeAlias = NDArray[np.float32]  # (rows, dimension)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

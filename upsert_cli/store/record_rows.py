@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upsert_cli.documents.hashing import CHUNK_KEY, HASH_KEY, OBJECT_KEY, owner_of
@@ -74,14 +73,14 @@ class RecordRows:
         fetching = self.location.fetching(with_vectors=self.with_vectors) if self.where is None else None
         if fetching is not None:
             fetch = stack.enter_context(fetching)
-            return _counted(fetch, row), partial(_fetched, fetch) if joins else None
+            return _counted(fetch, row), _finder(fetch) if joins else None
         if self.where is None and (number or not row):
             return self._numbered_after(number, stack, joins=joins)
         store = self._opened(stack)
         pages = _counted(store.fetch, row, where=self.where)
         if self.with_vectors:
             pages = _with_vectors(pages, store)
-        return pages, partial(_fetched, store.fetch) if joins else None
+        return pages, _finder(store.fetch) if joins else None
 
     def _numbered_after(self, number: int, stack: ExitStack, *, joins: bool) -> tuple[Pages, FindRecords | None]:
         """Return the pages of the tables, and how to find the chunks of an item."""
@@ -124,10 +123,14 @@ def _counted(fetch: Callable[..., list[Record]], row: int, *, where: dict[str, A
         row += len(page)
 
 
-def _fetched(fetch: Callable[..., list[Record]], items: Sequence[str]) -> Iterator[Record]:
-    """Yield the records that name one of these items as theirs."""
-    for page in _counted(fetch, 0, where={OBJECT_KEY: {"$in": [*items]}}):
-        yield from page
+def _finder(fetch: Callable[..., list[Record]]) -> FindRecords:
+    """Return a function that asks a store for the records of items."""
+
+    def find(items: Sequence[str]) -> Iterator[Record]:
+        for page in _counted(fetch, 0, where={OBJECT_KEY: {"$in": [*items]}}):
+            yield from page
+
+    return find
 
 
 def _with_vectors(pages: Pages, store: Store) -> Pages:

@@ -21,7 +21,7 @@ HOLD = "import sys, time\nheld = open(sys.argv[1])\nprint('held', flush=True)\nt
 @pytest.fixture(params=["proc", "lsof"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with the files of a Chroma database; without /proc, `lsof` is used, as on macOS."""
-    monkeypatch.setattr(folder_module, "LOOK_SECONDS", 60.0)  # also on a busy machine
+    monkeypatch.setattr(folder_module, "SEARCH_SECONDS", 60.0)  # also on a busy machine
     if request.param == "lsof":
         if shutil.which("lsof") is None:
             pytest.skip("lsof is not installed")

@@ -1,4 +1,4 @@
-"""A batch: the rows that go through the stages together, the results of each stage, and the outcome of all of them."""
+"""A batch: rows that go through the stages together, the result of each stage, and the outcome of all stages."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ NOT_COMPARED = Comparison(verdicts=[])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A run of consecutive rows, each of them checked; only the last row of a repeated id is left."""
+    """A run of consecutive rows as documents; of the rows with one id, only the last is left."""
 
     number: int
-    """Counts from 0 in one attempt."""
+    """From 0 in each attempt."""
 
     documents: tuple[Document, ...] = ()
-    """One for each id, in the order of their rows; the average of an item comes before its chunks."""
+    """The documents of each id, in the order of their rows; the average of an item comes before its chunks."""
 
     rejects: tuple[Reject, ...] = ()
     """Rows that could not be read as items, or made into documents."""
 
     read: int
-    """Rows: items + `len(rejects)` + `duplicate`; 0 if the chunks of an item continue in the next batch."""
+    """Rows that were read: items + `len(rejects)` + `duplicate`; 0 if the last item continues in the next batch."""
 
     duplicate: int = 0
     """Rows that a later row with the same id replaced, in this batch or in an earlier attempt."""
 
     after: Position
-    """Where to continue once this batch is committed."""
+    """The position to continue at once this batch is committed."""
 
     goes_on: bool = False
     """Whether the chunks of its item continue in the next batch, with which the row is committed."""
@@ -50,29 +50,29 @@ class Batch:
     ignored: IgnoredFields = NOTHING_IGNORED
 
     earlier: Mapping[str, tuple[Sequence[Document], ...]] = field(default_factory=dict)
-    """By id, the items that a later row of this batch replaced, in the order of their rows."""
+    """By id, the documents of each row that a later row of this batch replaced, in the order of the rows."""
 
     comparison: Comparison = NOT_COMPARED
     """How the documents compare with the collection, from the second stage on."""
 
     failed: Mapping[str, Reject] = field(default_factory=dict)
-    """By id, the items that a stage could not load; later stages write nothing of them."""
+    """By id, the items that a stage could not load; later stages do not write them."""
 
     vectors: Mapping[int, Vector] = field(default_factory=dict)
     """Float32, by the index in `documents` of each record to write with its vector, from the third stage on."""
 
     truncated: int = 0
-    """Texts that were cut at the model's limit."""
+    """Texts that the model cut at its limit."""
 
     embedding_seconds: float = 0.0
-    """Wall seconds."""
+    """Wall seconds for embedding."""
 
     writing_seconds: float = 0.0
-    """Wall seconds."""
+    """Wall seconds for writing."""
 
     @classmethod
     def of(cls, documents: tuple[Document, ...], verdict: Verdict, *, number: int = 0) -> Batch:
-        """Return a batch of documents that come from no rows, all with one verdict."""
+        """Return a batch of documents that were not read from rows, all with one verdict."""
         comparison = Comparison(verdicts=[verdict] * len(documents))
         return cls(number=number, documents=documents, read=0, after=START, comparison=comparison)
 
@@ -97,7 +97,7 @@ class Batch:
     def fallback(self) -> Batch | None:
         """Return a batch with the previous row of each id that could not be loaded, or None.
 
-        These rows were counted as duplicates, so that the counts of both batches together are those of all rows.
+        This batch counts these rows as duplicates, so the fallback has a negative number of duplicates.
         """
         if not self.earlier:
             return None
@@ -132,12 +132,12 @@ class Batch:
         return self._records(rows, None)
 
     def embedded_items(self) -> set[str]:
-        """Return the ids of the items with an embedded text; an item with its own vector is not one of them."""
+        """Return the ids of the items with a text that was embedded."""
         documents = [self.documents[row] for row in self.vectors]
         return {document.item.object_id for document in documents if document.vector is None}
 
     def new_ids(self) -> set[str]:
-        """Return the ids of the items without a record in the collection when the batch was compared."""
+        """Return the ids of the items that had no record in the collection when the batch was compared."""
         pairs = zip(self.documents, self.comparison.verdicts, strict=True)
         known = {document.item.object_id for document, verdict in pairs if verdict is not Verdict.NEW}
         return {document.item.object_id for document in self.documents} - known
@@ -148,7 +148,7 @@ class Batch:
         return WriteBatch(
             ids=[document.id for document in documents],
             texts=[document.text if document.has_text else None for document in documents],
-            # Chroma merges metadata; a value of None removes a key that the item no longer has.
+            # The store merges metadata; a value of None removes a key that the item no longer has.
             metadatas=[
                 dict.fromkeys(keys) | as_stored(document.metadata)
                 for document, keys in zip(documents, stored, strict=True)
@@ -162,22 +162,22 @@ class BatchOutcome(Outcome):
     """The outcome of a batch and its fallbacks."""
 
     after: Position
-    """Where to continue once it is committed."""
+    """The position to continue at once the batch is committed."""
 
     loaded: Iterable[tuple[str, Loaded]]
-    """Ids of items and how they were loaded, in any order; to be read once."""
+    """Ids of items and how they were loaded, in any order; can be read only once."""
 
     stale: Sequence[RecordRef] = ()
-    """Records that loaded items no longer have."""
+    """Records that are no longer part of the loaded items."""
 
 
 @dataclass(slots=True)
 class _ItemResult:
-    """The result of one item so far."""
+    """The result of one item, whose documents may be in several batches."""
 
     row: int
     verdict: Verdict
-    """Of all its records; TEXT if they differ."""
+    """The verdict on all its documents; TEXT if they differ."""
 
     converted: list[tuple[str, str]] = field(default_factory=list)
     reject: Reject | None = None
@@ -189,16 +189,16 @@ class _ItemResult:
 
 
 class Outcomes:
-    """Results of batches in their order; an item whose chunks continue in the next batch is counted there."""
+    """The outcomes of consecutive batches; an item that continues in the next batch is counted there."""
 
     def __init__(self) -> None:
         self._unfinished: dict[str, _ItemResult] = {}
 
     def of_written(self, written: Sequence[Batch]) -> BatchOutcome:
-        """Return the outcome of a batch and its fallbacks together."""
+        """Return the outcome of a written batch and its fallbacks together."""
         first, *fallbacks = written
         outcome = self.of(first)
-        # Some chunks of an item may be written before another is refused: the fallback row finds them there.
+        # Some chunks of an item may be written before another is refused, and the fallback row is compared with them.
         new = first.new_ids() if fallbacks else set[str]()
         for fallback in fallbacks:
             again = self.of(fallback, new=new)
@@ -207,7 +207,7 @@ class Outcomes:
         return outcome
 
     def of(self, batch: Batch, *, new: Set[str] = frozenset()) -> BatchOutcome:
-        """Return the outcome of the next batch, whose `new` items count as inserted; no batch may be left out."""
+        """Return the outcome of the next batch, with the items of `new` counted as inserted."""
         is_whole = not self._unfinished and not batch.goes_on
         if is_whole and batch.is_unchanged and not batch.comparison.stale_chunks and not new:
             return _of_unchanged(batch)

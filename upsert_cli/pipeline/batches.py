@@ -1,7 +1,7 @@
 """Rows -> batches: runs of consecutive rows that are compared, embedded, written and committed together.
 
 A checkpoint follows each batch, so a batch is bounded in rows, in characters and, through `Pace`, in seconds. An item
-with more chunks than fit has batches of its own, and its row is committed with the last of them.
+with too many chunks for one batch gets several batches, and its row is committed with the last one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from upsert_cli.sources.rows import Rows, RowStream
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes up to this size (measured)
-# A batch with hardly anything to embed or write may have more rows: a fifth less CPU an unchanged row (measured).
+# Batches of mostly unchanged rows may have more: that takes a fifth less CPU a row (measured).
 LIGHT_ROWS = 2_048  # rows
 LIGHT_SECONDS = 0.0005  # seconds a row, a fortieth of what embedding one takes
 GROWTH = 4  # times that a batch may be larger than the one before
@@ -33,10 +33,10 @@ MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a batch; about
 
 
 class Pace:
-    """The size of the next batch, so that it is committed in about `TARGET_SECONDS` on this machine."""
+    """The size of the next batch, which should take about `TARGET_SECONDS` on this machine."""
 
     def __init__(self, fixed_rows: int | None = None) -> None:
-        """Start small, since the speed is unknown, or with a number that the user chose."""
+        """Start with the smallest size, since the speed is unknown; or keep to the user's number of rows."""
         self._fixed = fixed_rows is not None
         self._row_seconds: dict[str, float] = {}
         self._known = threading.Event()
@@ -47,17 +47,17 @@ class Pace:
         if self._fixed:
             return
         self._known.set()
-        if rows == 0:  # no row was left in the batch, which says nothing about the speed
+        if rows == 0:  # an empty batch shows no speed
             return
         self._row_seconds[stage] = seconds / rows
         slowest = max(self._row_seconds.values())
         most = LIGHT_ROWS if slowest < LIGHT_SECONDS else MAX_ROWS
         fitting = int(TARGET_SECONDS / max(slowest, TARGET_SECONDS / most))
-        # At most fourfold: one lucky batch, for example of unchanged rows, says nothing about the next.
+        # The size grows slowly, since a batch of unchanged rows may precede one of new rows.
         self.rows = max(MIN_ROWS, min(fitting, GROWTH * self.rows))
 
     def await_first(self, stopping: threading.Event) -> None:
-        """Wait for the first measurement; otherwise a whole file would be read in batches of the smallest size."""
+        """Wait for the first measurement; else the reader would fill the queue with batches of the smallest size."""
         while not (self._fixed or stopping.is_set() or self._known.wait(STEP_SECONDS)):
             continue
 
@@ -72,14 +72,14 @@ def read_batches(
     """Yield rows in batches of about `pace.rows` rows.
 
     Args:
-        rows: Rows to read.
-        recipe: Makes documents of an item.
-        pace: Number of rows in a batch; None for `MAX_ROWS`.
-        superseded: Entered and left by this generator; tells which good rows only count as duplicates.
+        rows: The rows to read.
+        recipe: How an item becomes documents.
+        pace: The size of the batches; None for `MAX_ROWS`.
+        superseded: Entered and left by this generator; yields a function that finds rows to count as duplicates.
 
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further; raised after the batch of the rows before.
-        Refusal: A file ends before a row that was to be yielded; raised in the same way.
+        Refusal: A file ends before the position to continue at; raised in the same way.
     """
     pace = pace or Pace(MAX_ROWS)
     numbers = itertools.count()
@@ -104,7 +104,7 @@ def read_batches(
 
 
 def _until_error(rows: RowStream, errors: list[UpsertCliError]) -> RowStream:
-    """Yield the rows up to an error of their source, which is kept for the time after the batch of these rows."""
+    """Yield the rows, and keep an error of their source, so that it is raised after the batch of these rows."""
     try:
         yield from rows
     except UpsertCliError as error:
@@ -127,7 +127,7 @@ class _BatchBuilder:
         self.after = after
 
     def add(self, row: Item | Reject, *, room: int) -> _LongItem | None:
-        """Add a row, or return it as an item of more than `room` chunks, which needs batches of its own."""
+        """Add a row; return its item instead if it has more than `room` chunks, and so needs batches for itself."""
         if isinstance(row, Reject):
             self._add_reject(row)
             return None
@@ -154,7 +154,7 @@ class _BatchBuilder:
 
     def _add_item(self, object_id: str, documents: Sequence[Document]) -> None:
         if object_id in self._items:
-            # Removed first, so that an id comes in the order of its last row.
+            # Removed first, so that the items stay in the order of their last rows.
             self._earlier.setdefault(object_id, []).append(self._items.pop(object_id))
         self._items[object_id] = documents
         for document in documents:
@@ -180,7 +180,7 @@ class _BatchBuilder:
 
 
 class _LongItem(NamedTuple):
-    """An item with more chunks than fit into one batch."""
+    """An item with too many chunks for one batch."""
 
     item: Item
     average: Document | None
@@ -188,7 +188,7 @@ class _LongItem(NamedTuple):
     rest: Iterator[Document]
 
     def batches(self, pace: Pace, numbers: Iterator[int], *, before: Position, after: Position) -> Iterator[Batch]:
-        """Yield its batches; after a crash between two of them, reading continues before the item."""
+        """Yield the batches of the item; after a crash between two of them, reading continues before the item."""
         chunks = self.first
         average = () if self.average is None else (self.average,)
         ignored = IgnoredFields.of(self.item.ignored)
@@ -204,7 +204,7 @@ class _LongItem(NamedTuple):
 
 
 def _take(chunks: Iterator[Document], room: int) -> list[Document]:
-    """Return the next chunks of an item, as many as fit into a batch."""
+    """Return the next chunks of an item, up to the size of a batch."""
     taken: list[Document] = []
     size = 0
     for chunk in chunks:

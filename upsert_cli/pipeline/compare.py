@@ -1,6 +1,6 @@
-"""Batches -> compared batches: which records the collection already holds, and so which ones to embed and write.
+"""Batches -> compared batches: which records the collection already holds, and so which documents to embed and write.
 
-An item whose record would take the place of another item's record is rejected here.
+An item whose record would overwrite a record of another item is rejected here.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class InFlight:
         self._changed = threading.Condition()
 
     def enter(self, batch: Batch) -> None:
-        """Add a batch once no other batch in flight has an item that begins in it.
+        """Wait until no other batch in flight has an item that begins in this batch, and add it.
 
-        A fallback batch has the number of the batch that it belongs to, and does not wait for it.
+        A fallback has the number of its batch, and does not wait for it.
 
         Raises:
-            StageStopped: The stages were stopped before that.
+            StageStopped: The stages were stopped during the wait.
         """
         items = {one.item.object_id for one in batch.documents}
-        # As `is_first_chunk` tells, without a call, since this runs for every row.
+        # The same as `is_first_chunk`, without a call for every row.
         beginning = {one.item.object_id for one in batch.documents if not one.number}
         with self._changed:
             while not self._stopping.is_set():
@@ -48,7 +48,7 @@ class InFlight:
         raise StageStopped
 
     def leave(self, number: int) -> None:
-        """Remove a batch that is committed."""
+        """Remove a batch once it is committed."""
         with self._changed:
             del self._items[number]
             self._changed.notify_all()
@@ -66,15 +66,15 @@ def compare(
 
     Args:
         batches: In the order of their rows.
-        store: The collection that they go into.
-        in_flight: Entered here; a batch leaves it once it is committed. None if nothing is written.
-        force: Embed and write unchanged documents as well.
-        average: Items that are split also have the average of their chunks as a record.
+        store: The collection.
+        in_flight: Each batch enters it here, and leaves it once it is committed. None if nothing is written.
+        force: Whether to embed and write unchanged documents too.
+        average: Whether split items have a record with the average of their chunks.
     """
     taken: dict[str, Reject] = {}
     for batch in batches:
         if in_flight is not None:
-            # An item that is still on its way to the collection would be compared with a record that it will replace.
+            # Else a repeated item would be compared with a record that its earlier row is about to replace.
             in_flight.enter(batch)
         comparison = compare_documents(batch.documents, store, force=force)
         taken = _rejects_of_taken(batch.documents, comparison.verdicts) | taken
@@ -87,7 +87,7 @@ def compare(
 
 
 def compare_only(batches: Iterator[Batch], store: StoreProcess | None, *, average: bool) -> Iterator[Batch]:
-    """Yield batches and their fallbacks for a dry run, each with its comparison; without a store, every item is new."""
+    """Yield batches and fallbacks with their comparison for a dry run; without a store, every item is new."""
     if store is None:
         for batch in batches:
             yield replace(batch, comparison=Comparison(verdicts=[Verdict.NEW] * len(batch.documents)))
@@ -99,7 +99,7 @@ def compare_only(batches: Iterator[Batch], store: StoreProcess | None, *, averag
 
 
 def compare_documents(documents: Sequence[Document], store: StoreProcess, *, force: bool = False) -> Comparison:
-    """Compare documents with a collection; with `force`, every one of them is to be written."""
+    """Compare documents with a collection; with `force`, all of them count as changed."""
     ids = [document.id for document in documents]
     comparison = store.compare(ids, [document.upsert_hash for document in documents], with_keys=force)
     if not force:
@@ -115,7 +115,7 @@ def present_chunks(documents: Iterable[Document]) -> dict[str, int]:
 
 
 def _rejects_of_taken(documents: Sequence[Document], verdicts: Sequence[Verdict]) -> dict[str, Reject]:
-    """Return a reject, by item, for each item with a record whose id belongs to another item."""
+    """Return, by item id, a reject for each item with a record whose id belongs to another item."""
     rejects: dict[str, Reject] = {}
     if Verdict.TAKEN not in verdicts:
         return rejects

@@ -39,11 +39,12 @@ def embed(
 
     Args:
         batches: Batches in the order of their rows.
-        load: Returns the embedder; called when the first text needs it, so an unchanged file needs no model.
-        effort: Number and size of the micro-batches that are embedded at the same time.
-        stopping: Ends the work between two micro-batches; the batch is dropped. None: nothing does.
+        load: Returns the embedder; called at the first text, so an unchanged file needs no model.
+        effort: The number and the size of the micro-batches that are embedded at the same time.
+        stopping: Set by any thread to end the work between two micro-batches; the batch is dropped.
 
     Raises:
+        StageStopped: `stopping` was set.
         UpsertCliError: The model cannot be loaded, or it fails on any text, for example for lack of memory.
     """
     stopping = stopping or threading.Event()
@@ -83,7 +84,7 @@ def seconds_a_token(documents: Sequence[Document], embedder: Embedder, effort: E
 
 
 def _averages_to_write(batch: Batch) -> dict[str, int]:
-    """Return, by item, the index in the batch of each average that has to be written."""
+    """Return, by item id, the index in the batch of each average that has to be written."""
     return {
         document.item.object_id: row
         for row, document in enumerate(batch.documents)
@@ -97,9 +98,9 @@ def rows_to_embed(batch: Batch) -> list[int]:
 
 
 def _rows_with_vectors(batch: Batch, averages: Mapping[str, int]) -> tuple[list[int], list[int]]:
-    """Return the indexes of documents whose vectors are needed: those to embed, and those that bring their own.
+    """Return the indexes of the documents to embed, and of those that bring their vectors.
 
-    All chunks of an item whose average is written are among them.
+    Both include the chunks of each item whose average is written.
     """
     asked, own = list[int](), list[int]()
     for row, document in enumerate(batch.documents):
@@ -124,13 +125,13 @@ def _own_vectors(batch: Batch, rows: Sequence[int]) -> dict[int, Vector]:
 def _with_averages(
     batch: Batch, vectors: Mapping[int, Vector], averages: Mapping[str, int], sums: dict[str, Sum]
 ) -> dict[int, Vector]:
-    """Add the normalised averages of the chunks' vectors, and remove vectors that were needed only for them.
+    """Return the vectors to write: with the normalized averages of chunks, without vectors needed only for these.
 
     Args:
-        batch: All chunks of its items, unless an item continues in the next batch.
-        vectors: By index; an item with a chunk without a vector gets no average.
-        averages: By item, the index of each average to write.
-        sums: The sums of the vectors of items that continue in the next batch.
+        batch: A batch with all chunks of its items, unless an item continues in the next batch.
+        vectors: The vectors by index; an item gets no average if a chunk has no vector.
+        averages: By item id, the index of each average to write.
+        sums: The sums of the vectors of items that continue in the next batch, by item id; changed here.
     """
     import numpy as np
 

@@ -1,6 +1,6 @@
-"""Ids that may not fit into memory: a private database, which spills to the temporary folder.
+"""A set of ids that may not fit into memory, in a private database that spills to the temporary folder.
 
-It uses a few megabytes of memory and disappears with the process.
+The database uses a few megabytes of memory and disappears with the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from upsert_cli.journal.receipts import digest_of
 
 
 class IdSet:
-    """A set of ids that only grows, each with the last row that was recorded for it."""
+    """A growing set of ids, each with the last row that was recorded for it."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)  # used by one thread after the other
@@ -26,26 +26,26 @@ class IdSet:
         return self._run("INSERT OR IGNORE INTO ids VALUES (?, -1, 0)", ((digest_of(each),) for each in ids))
 
     def __contains__(self, identifier: str) -> bool:
-        return self._place(identifier) is not None
+        return self._last_row(identifier) is not None
 
-    def record(self, places: Iterable[tuple[str, int, int]]) -> None:
-        """Record the index of the source and the row of ids, in their order; ids outside the set are skipped."""
-        rows = ((source, row, digest_of(each)) for each, source, row in places)
+    def record(self, located: Iterable[tuple[str, int, int]]) -> None:
+        """Record rows, each an id, the index of its source and its row number; ids outside the set are skipped."""
+        rows = ((source, row, digest_of(each)) for each, source, row in located)
         self._run("UPDATE ids SET source = ?, row = ? WHERE id = ?", rows)
 
     def last(self, identifier: str) -> tuple[int, int]:
-        """Return source and row of the last row of an id; a value before all rows if it has none."""
-        return self._place(identifier) or (-1, 0)
+        """Return the source and the row number of the last row of an id, or (-1, 0), which precedes every row."""
+        return self._last_row(identifier) or (-1, 0)
 
     def close(self) -> None:
         """Discard the ids."""
         self._database.close()
 
-    def _place(self, identifier: str) -> tuple[int, int] | None:
+    def _last_row(self, identifier: str) -> tuple[int, int] | None:
         with _scratch():
             found = self._database.execute("SELECT source, row FROM ids WHERE id = ?", (digest_of(identifier),))
-            place: tuple[int, int] | None = found.fetchone()
-            return place
+            row: tuple[int, int] | None = found.fetchone()
+            return row
 
     def _run(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
         with _scratch(), self._database:
@@ -54,7 +54,7 @@ class IdSet:
 
 @contextmanager
 def _scratch() -> Iterator[None]:
-    """Turn an error of the database into one that the user can act on."""
+    """Turn an error of the database into an error with a remedy."""
     try:
         yield
     except sqlite3.Error as error:

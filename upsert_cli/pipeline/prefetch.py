@@ -1,6 +1,6 @@
-"""Running a stage in a thread of its own, a bounded number of values ahead of its consumer.
+"""Running a stage in a thread, a bounded number of values ahead of its consumer.
 
-Stages stay plain generators; `prefetch` goes between two of them. A consumer only waits in short steps, so the main
+Stages stay plain generators, and `prefetch` goes between two of them. A consumer waits in short steps only, so the main
 thread sees signals and the cancel flag at once.
 """
 
@@ -16,7 +16,7 @@ from upsert_cli.signals import STAGE
 
 T = TypeVar("T")
 
-JOIN_SECONDS = 1.0  # seconds for a step of a stage; one that takes longer, such as a read, is left to itself
+JOIN_SECONDS = 1.0  # seconds to wait for a stage that stops; one in a longer step, such as a read, is left alone
 STEP_SECONDS = 0.05  # seconds between two checks whether a waiting stage has to stop
 
 
@@ -31,10 +31,10 @@ def prefetch(
 
     Args:
         stage: A generator; the thread runs and closes it.
-        depth: Number of finished values that may wait; one value that waits between two stages is enough to keep both
-            busy, and each costs the memory of a batch.
-        stopping: Set by any thread to stop all stages that share it; a value in the making is still finished.
-        wait: Called before each value, and about every `STEP_SECONDS` while there is none; may raise to give up.
+        depth: The number of finished values that may wait. One is enough to keep both stages busy, and each costs the
+            memory of a batch.
+        stopping: Set by any thread to stop all stages that share it; each completes its present value.
+        wait: Called before each value, and about every `STEP_SECONDS` during a wait; may raise to give up.
 
     Raises:
         StageStopped: `stopping` was set.
@@ -46,7 +46,7 @@ def prefetch(
 
 
 def in_thread(call: Callable[[], T], *, wait: Callable[[], None]) -> T:
-    """Return the result of a call that may take minutes, such as a fetch; see `prefetch` about `wait`."""
+    """Return the result of a call that may take minutes, such as a download; see `prefetch` about `wait`."""
 
     def result() -> Iterator[T]:
         yield call()
@@ -59,7 +59,7 @@ def _consume(
     stage: Iterator[T], *, depth: int, stopping: threading.Event, wait: Callable[[], None] | None
 ) -> Generator[T | None, None, None]:
     """Start the thread and yield None, then each value."""
-    values: queue.Queue[tuple[T] | None] = queue.Queue(maxsize=depth)  # None at the end
+    values: queue.Queue[tuple[T] | None] = queue.Queue(maxsize=depth)  # None ends the values
     failures: list[BaseException] = []
     thread = threading.Thread(target=_fill, args=(values, stage, stopping, failures), name=STAGE, daemon=True)
     thread.start()
@@ -81,9 +81,9 @@ def _consume(
             yield message[0]
         thread.join(JOIN_SECONDS)
         joined = True
-        raise next(iter(failures), StageStopped())  # to return would look like the end of the data
+        raise next(iter(failures), StageStopped())  # a return would look like the end of the data
     finally:
-        # A consumer that leaves early stops all stages, since nobody would take their values.
+        # If the consumer leaves early, nobody takes the values of the stages.
         if not finished:
             stopping.set()
         if not joined and thread is not threading.current_thread():

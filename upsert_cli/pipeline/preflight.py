@@ -1,4 +1,4 @@
-"""Checks of the first rows, before there is a task: do ids, texts and fields stand where the options say?"""
+"""Checks of the first rows before a task is created: do they have the ids, texts and fields that the options name?"""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from upsert_cli.sources.item import DEFAULT_ID_FIELD, ITEM_FIELDS, REJECT_FIELDS
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 
-PROBED_ROWS = 1_000  # rows; a file may begin with a few broken ones, and a field may be absent from some
+PROBED_ROWS = 1_000  # rows; the first ones may be broken, and a field may be absent from some
 SHOWN_FIELDS = 20  # fields in a message
 
 _ABSENT = object()
 
 
 def check_first_rows(rows: Rows, *, recipe: Recipe) -> str | None:
-    """Check that ids and texts are found, and that every field that an option names exists; return a note or None.
+    """Check that the first rows have ids, texts, and every field that an option names; return a note or None.
 
     Raises:
-        UsageFault: None of the first rows has the field of the id, the first item has none of the text fields, none of
-            the first items has a field that an option names, or two files of one name would get the same row ids.
-        SourceUnreadable: The first file cannot be read at all.
+        UsageFault: No row has the id field, the first item has no text field, no item has a field that an option names,
+            or two files of one name would get the same row ids.
+        SourceUnreadable: The first file cannot be read.
     """
     if rows.id_from == "row":
         _check_file_names(rows.sources)
@@ -53,7 +53,11 @@ def check_first_rows(rows: Rows, *, recipe: Recipe) -> str | None:
 
 
 def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str | None) -> tuple[object, Item] | None:
-    """Return the first item with its row, or None without rows; None for `id_field` if ids are made of the rows."""
+    """Return the first item with its row, or None; `id_field` is None if ids are made from the rows.
+
+    Raises:
+        UsageFault: There are only rows without the id field.
+    """
     without_id: tuple[Reject, dict[str, Any]] | None = None
     for row, item in probed:
         if isinstance(item, Item):
@@ -61,7 +65,7 @@ def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str
         if id_field is None or not isinstance(row, dict):
             continue
         if field_at(row, id_field, _ABSENT) is not _ABSENT:
-            id_field = None  # it exists, so its values are a matter of each row
+            id_field = None  # the field exists, so only this row's id is at fault
         else:
             without_id = without_id or (item, row)
     if id_field is not None and without_id is not None:
@@ -91,7 +95,7 @@ def _check_text_fields(item: Item, row: dict[str, Any], recipe: Recipe) -> None:
 
 
 def _check_named_fields(first: Item, others: Iterator[Item], recipe: Recipe) -> None:
-    """Read on until every field that an option names was seen once."""
+    """Check that each field that an option names is in one of the items."""
     missing = dict.fromkeys(recipe.metadata_fields or (), "--metadata-fields")
     if recipe.template is not None:
         missing |= dict.fromkeys(template_fields(recipe.template), "--template")
@@ -111,8 +115,8 @@ def _check_named_fields(first: Item, others: Iterator[Item], recipe: Recipe) -> 
 
 
 def first_dimension(rows: Rows, *, recipe: Recipe) -> int:
-    """Return the numbers of the first vector that an item brings and that can be loaded; 0 without one."""
-    with suppress(SourceUnreadable):  # reading the rows reports it, once those before it are committed
+    """Return the length of the first valid vector that an item brings, or 0."""
+    with suppress(SourceUnreadable):  # the load reports it after the rows before it
         for row, _ in rows:
             with suppress(ItemError):
                 if isinstance(row, Item) and (vector := make_document(row, recipe).vector) is not None:
@@ -143,7 +147,7 @@ def _first_paths(values: dict[str, Any]) -> list[str]:
 
 
 def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted path of each field, as an option could name it."""
+    """Yield the dotted path of each field, as an option would name it."""
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from _paths(value, f"{prefix}{name}.")

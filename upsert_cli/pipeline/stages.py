@@ -20,7 +20,7 @@ from upsert_cli.pipeline.write import write
 from upsert_cli.sources.rows import Rows
 from upsert_cli.store.process import StoreProcess
 
-UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
+UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row, before the speed is measured
 
 
 class Stages:
@@ -38,14 +38,14 @@ class Stages:
         """Start nothing yet.
 
         Args:
-            options: Options of the load.
-            context: Its progress is counted by the stages.
-            loader: Loads the model when the first text needs it.
-            pace: Measured speed of earlier stages.
+            options: The options of the load.
+            context: The stages count its progress.
+            loader: Loads the model at the first text that needs it.
+            pace: The size of the batches, as earlier attempts have measured it.
             wait: Called before each batch and in the waits of the consuming thread; may raise to give up.
         """
         self.stopping = threading.Event()
-        """Set to stop all stages: no further batch is written, and those in flight are still yielded."""
+        """Set to stop all stages: no further batch is written, but batches in flight are still yielded."""
 
         self._options = options
         self._context = context
@@ -58,10 +58,13 @@ class Stages:
     def read_ahead(
         self, rows: Rows, recipe: Recipe, *, rejected: Rejected | None = None, loads: bool = False
     ) -> Generator[Batch, None, None]:
-        """Begin to read in a thread, which may be before the collection is open.
+        """Begin to read in a thread, maybe before the collection is open.
 
-        For a retry of rejects, `rejected` returns the records of all of them. If the stage `loads`, the model begins to
-        load at the first text; otherwise all rows may be unchanged, which needs no model.
+        Args:
+            rows: The rows to read.
+            recipe: How an item becomes documents.
+            rejected: For a retry of rejects, returns all of them.
+            loads: Whether the model begins to load at the first text, since texts will be embedded in any case.
         """
         superseded = None
         if rejected is not None:
@@ -72,12 +75,12 @@ class Stages:
     def run(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[BatchOutcome, None, None]:
         """Yield the outcome of each batch of `read_ahead`, in the order of their rows.
 
-        Commit an outcome before you ask for the next one. Each of the stores writes one batch at a time to the same
-        collection.
+        The consumer commits an outcome before it asks for the next one. Each store writes one batch at a time, all of
+        them to the same collection.
 
         Raises:
-            StageStopped: `stopping` was set, and all batches in flight are yielded.
-            UpsertCliError: A stage failed; the batches before that are yielded.
+            StageStopped: `stopping` was set, and all batches in flight have been yielded.
+            UpsertCliError: A stage failed, and all batches before that have been yielded.
         """
         compared = prefetch(self._compare(batches, stores[0]), stopping=self.stopping)
         embedded = prefetch(self._counted(self._embed(compared)), stopping=self.stopping)
@@ -87,9 +90,9 @@ class Stages:
                     with self._abandoning(stores):
                         results = self._with_fallbacks(first, stores)
                         outcome = self._outcomes.of_written(results)
-                        stores[0].delete(outcome.stale)  # after all else is written, so that no item is ever missing
+                        stores[0].delete(outcome.stale)  # last, so that no item is ever without data
                     yield outcome
-                    # The consumer has committed it, since it asks for the next one.
+                    # The consumer has committed the batch by now.
                     self._in_flight.leave(first.number)
                     self._pace.learn("writing", first.rows, sum(one.writing_seconds for one in results))
             except BaseException:
@@ -146,12 +149,12 @@ class Stages:
             with self._abandoning(stores):
                 self._wait()
 
-        # With an event of its own, since batches that are being written at a stop are still yielded.
+        # With another event: at a stop, batches that are being written are still yielded.
         return prefetch(write(batches, stores, stopping=self.stopping), stopping=threading.Event(), wait=wait)
 
     @contextmanager
     def _abandoning(self, stores: Sequence[StoreProcess]) -> Iterator[None]:
-        """Stop the stages after an error, and abandon the stores: closing the last stage waits for its writes."""
+        """Stop the stages after an error, and abandon the stores, for whose writes the last stage would wait."""
         try:
             yield
         except BaseException:
@@ -161,7 +164,7 @@ class Stages:
             raise
 
     def _with_fallbacks(self, first: Batch, stores: Sequence[StoreProcess]) -> list[Batch]:
-        """Return a written batch followed by its fallbacks, each of which goes through the same stages."""
+        """Send the fallbacks of a written batch through the same stages, and return all of them."""
         results = [first]
         while (fallback := results[-1].fallback()) is not None:
             embedded = self._embed(self._compare(iter([fallback]), stores[0]))

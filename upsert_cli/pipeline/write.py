@@ -1,7 +1,7 @@
-"""Embedded batches -> written batches: the store has acknowledged their records, in the order of their rows.
+"""Embedded batches -> written batches: the store has acknowledged their records.
 
-The last good row of an id wins. A row that cannot be embedded or written leaves its place to the row before it: a
-written batch names these rows as its fallback, which goes through the same stages before both are committed together.
+The last good row of an id wins. If a row cannot be embedded or written, the row before takes its place: a written batch
+has such rows as its fallback, which goes through the same stages before both are committed together.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from upsert_cli.store.process import StoreProcess
 def write(
     batches: Iterator[Batch], stores: Sequence[StoreProcess], *, stopping: threading.Event
 ) -> Generator[Batch, None, None]:
-    """Yield each batch once it is written; one batch per store is written at the same time.
+    """Yield each batch once it is written, in the order of their rows; each store writes one batch at a time.
 
     Args:
-        batches: In the order of their rows.
+        batches: Embedded batches in the order of their rows.
         stores: Processes that write to the same collection.
         stopping: Set by any thread to begin no further batch.
 
     Raises:
-        StageStopped: `stopping` was set, and all batches in flight are yielded.
-        UpsertCliError: A batch could not be written; the batches before it are yielded.
+        StageStopped: `stopping` was set, and all batches in flight have been yielded.
+        UpsertCliError: A batch could not be written, and the batches before it have been yielded.
     """
-    free: SimpleQueue[StoreProcess] = SimpleQueue()  # of the stores whose last batch was yielded
+    free: SimpleQueue[StoreProcess] = SimpleQueue()  # stores whose last batch was yielded
     for store in stores:
         free.put(store)
 
@@ -46,7 +46,7 @@ def write(
     pool = ThreadPoolExecutor(len(stores), thread_name_prefix="write")
     begun = begin()
     if len(stores) > 1:
-        # With an event of its own, since batches that are being written at a stop are still yielded.
+        # With another event: at a stop, batches that are being written are still yielded.
         begun = prefetch(begun, depth=len(stores), stopping=threading.Event())
     try:
         for store, future in begun:
@@ -55,11 +55,11 @@ def write(
             yield written
     except BaseException:
         stopping.set()  # else closing `begun` would wait for the stages before this one
-        free.put(stores[0])  # for the thread that may wait for it, which then sees the stop
+        free.put(stores[0])  # for a thread that may wait for a store, which then sees the stop
         raise
     finally:
         begun.close()
-        pool.shutdown(wait=False)  # after an error, the other writes may go on until their stores are abandoned
+        pool.shutdown(wait=False)  # after an error, other writes may go on until their stores are abandoned
 
 
 def _write_batch(batch: Batch, store: StoreProcess) -> Batch:

@@ -1,1 +1,1 @@
-"""Keeps records: the interface of a store, and Chroma behind it in a process of its own."""
+"""The store of records: its interface, and Chroma, which runs in a child process."""

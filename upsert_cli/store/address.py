@@ -1,7 +1,7 @@
-"""Targets as users type them: a folder, a server's address, or the cloud; each has one canonical spelling.
+"""Targets as users type them: a folder, a server's address, or the cloud. Each target has one canonical spelling.
 
-A task keeps that spelling, so that a restart goes to the same target; it holds no password and no token. Credentials
-come from the environment or from files, never from a flag, which the process list would show.
+A task keeps that spelling, so a restart goes to the same target. The spelling holds no password and no token:
+credentials come from the environment or from files, never from a flag, which the process list would show.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ DEFAULT_DATABASE = "default_database"
 PARTS = 2  # parts of an address's path: tenant and database
 
 OF_TARGET, OF_SOURCE = "UPSERT_CLI_CHROMA", "UPSERT_CLI_SOURCE_CHROMA"
-"""The beginning of the names of the variables with the credentials for a server: its token, and headers."""
+"""How the names of the variables with the credentials for a server begin."""
 
-TOKEN, HEADERS = "_TOKEN", "_HEADERS"  # end these names
+TOKEN, HEADERS = "_TOKEN", "_HEADERS"  # how these names end
 CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105  # a name
 FILE = "_FILE"  # ends the name of the variable that names a file instead
 SECRET_VARIABLES = tuple(
@@ -39,7 +39,7 @@ SECRET_VARIABLES = tuple(
 )
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# Names that are unlikely for a folder: a host with a port, an address without a slash or its scheme, this machine.
+# Names that are unlikely for a folder: a host with a port, an address that lacks a slash or its scheme, or `localhost`.
 _LOOKS_LIKE_SERVER = re.compile(
     r"(?P<scheme>https?):?/*(?<=[:/])(?P<rest>[^/].*)"
     r"|(?:[^/\s]*@)?(?P<host>\[[\da-f:.%]+\]|[^\s/:@\[\]]*):(?P<port>\d{1,5})(?:[/?#].*)?"
@@ -60,7 +60,7 @@ class Address:
     """Scheme, host and port: `http://localhost:8000`."""
 
     tenant: str | None = None
-    """None if the server tells which one the token is for, as the cloud does."""
+    """None if the server knows the tenant of the token, as the cloud does."""
 
     database: str | None = None
 
@@ -81,19 +81,19 @@ class Access:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     sources: tuple[str, ...] = ()
-    """Where they come from: `UPSERT_CLI_CHROMA_TOKEN_FILE (/run/secrets/token)`."""
+    """The variables and files that hold the credentials: `UPSERT_CLI_CHROMA_TOKEN_FILE (/run/secrets/token)`."""
 
     wanted: str = OF_TARGET + TOKEN
     """The variable that may hold the token."""
 
 
 def is_server(chroma: str) -> bool:
-    """Tell whether a canonical target is a server's."""
+    """Return whether a canonical target is a server's."""
     return _IS_URL.match(chroma) is not None
 
 
 def names_folder(typed: str, *, below: Path = Path()) -> bool:
-    """Tell whether a typed target is a folder; one that looks like a server is a folder if that exists."""
+    """Return whether a typed target is a folder; a name that looks like a server counts if such a folder exists."""
     if typed == CLOUD or is_server(typed):
         return False
     return _LOOKS_LIKE_SERVER.fullmatch(typed) is None or (below / typed).is_dir()
@@ -103,7 +103,7 @@ def canonical_target(typed: str) -> str:
     """Return the one spelling of a typed target: an absolute path, or a server's address with its defaults.
 
     Raises:
-        UsageFault: It is not a valid address, or looks like one without a scheme and no folder has that name.
+        UsageFault: The address is not valid, or lacks a scheme and no folder has that name.
     """
     if typed != CLOUD and not is_server(typed):
         if not names_folder(typed):
@@ -132,7 +132,7 @@ def _ambiguous(typed: str) -> UsageFault:
 
 
 def _bad_address(reason: str) -> UsageFault:
-    """Return the error for what cannot be a target; the reason must not quote a password."""
+    """Return the error for a text that cannot be a target; the reason must not quote a password."""
     return UsageFault(
         message=f"--chroma takes a folder, `cloud`, or a server such as http://localhost:8000 or "
         f"https://host/tenant/database; {reason} (tokens come from UPSERT_CLI_CHROMA_TOKEN)"
@@ -143,7 +143,7 @@ def address_of(text: str) -> Address:
     """Parse a server's address; tenant and database may come from the environment.
 
     Raises:
-        UsageFault: It is not valid.
+        UsageFault: The address is not valid.
     """
     try:
         parts = urlsplit(text)
@@ -165,7 +165,7 @@ def address_of(text: str) -> Address:
 
 
 def _names_in(path: str, text: str, *, is_cloud: bool) -> Sequence[str | None]:
-    """Return tenant and database of an address, or those that the environment names."""
+    """Return tenant and database from the path of an address, or from the environment."""
     names = [unquote(part) for part in path.split("/") if part]
     if len(names) not in (0, PARTS) or any("/" in name or not name.isprintable() for name in names):
         raise _bad_address(f"the path of {in_message(text)!r} is not a tenant and a database")
@@ -177,7 +177,7 @@ def _names_in(path: str, text: str, *, is_cloud: bool) -> Sequence[str | None]:
 
 
 def _cloud_url() -> str:
-    """Return the address of the cloud: some of its regions have their own."""
+    """Return the address of the cloud, which differs by region."""
     return os.environ.get("UPSERT_CLI_CHROMA_CLOUD_URL", "").rstrip("/") or CLOUD_URL
 
 
@@ -190,9 +190,9 @@ def secrets_in_environment() -> tuple[str, ...]:
 
 
 def source_credentials(chroma: str, target: str | None) -> str:
-    """Return the beginning of the names of the variables with the credentials for a source.
+    """Return how the names of the variables with the credentials for a source begin.
 
-    The target's are used only if none are set for the source and they cannot be meant for another server.
+    The variables of the target serve only if none are set for the source, and only for the same server.
     """
     own = any(name.startswith(OF_SOURCE) for name in secrets_in_environment())
     is_other = target is not None and is_server(target) and _origin(target) != _origin(chroma)
@@ -205,7 +205,7 @@ def _origin(address: str) -> tuple[str, str]:
 
 
 def access_to(address: Address, variables: str = OF_TARGET) -> Access:
-    """Return the headers for a server; the names of the variables with credentials for it begin with `variables`.
+    """Return the headers for a server, from the variables whose names begin with `variables`.
 
     Raises:
         UsageFault: A file cannot be read, or a value is not valid in a header.
@@ -233,7 +233,7 @@ def access_to(address: Address, variables: str = OF_TARGET) -> Access:
 
 
 def _given(name: str) -> tuple[str, str] | None:
-    """Return the content of a variable, or of the file that its counterpart names, and the source for messages."""
+    """Return the value of a variable or the content of the file for it, and a name of that source for messages."""
     if value := os.environ.get(name):
         return value, name
     path = os.environ.get(name + FILE)
@@ -251,7 +251,7 @@ def _unusable(source: str, reason: str) -> UsageFault:
 
 
 def _sound(value: str, source: str) -> str:
-    """Return a part of a header, or fail without quoting it."""
+    """Return a part of a header if it is valid; the error for an invalid one does not quote it."""
     if not value or not value.isascii() or not value.isprintable():
         raise _unusable(source, "it is empty, or has characters that no header can have")
     return value
@@ -261,10 +261,10 @@ def _sound(value: str, source: str) -> str:
 
 
 def require_collection_name(name: str) -> None:
-    """Check that Chroma accepts a collection's name, by the rule of chromadb 1.5; servers may be stricter.
+    """Check a collection's name by the rule of chromadb 1.5; servers may be stricter.
 
     Raises:
-        UsageFault: It does not.
+        UsageFault: Chroma would not accept the name.
     """
     if not _COLLECTION_NAME.fullmatch(name):
         characters = "3 to 512 of the characters a-z, A-Z, 0-9, dot, hyphen and underscore"

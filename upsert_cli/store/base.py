@@ -1,4 +1,4 @@
-"""The seam to a store, and the types of its answers; nothing here knows Chroma."""
+"""The interface of a store, and the types of its answers; free of Chroma."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class CheckedRecords:
     """Records that were read."""
 
     unreadable: dict[str, str]
-    """Their vector or document is missing or not valid."""
+    """Records whose vector or document is missing or not valid."""
 
     different: dict[str, str]
-    """They do not hold what their hash says."""
+    """Records whose content does not fit their hash."""
 
     unreachable: dict[str, str]
-    """A query by their own vector does not find them."""
+    """Records that a query by their own vector does not find."""
 
     asked: int
     """Records that were looked for by a query."""
@@ -45,16 +45,16 @@ class Record(NamedTuple):
     metadata: dict[str, Any]
 
     number: int = 0
-    """Its number among the records of all collections; 0 if the store does not tell."""
+    """Its number among the records of all collections; 0 where it is not known."""
 
     fault: str | None = None
     """Why the record could not be read, in one line; only its id is certain then."""
 
     distance: float = 0.0
-    """From the vector of the query that found it."""
+    """The distance from the vector of the query that found the record."""
 
     vector: array[float] | None = None
-    """Its vector in 32 bits, where it was read too."""
+    """Its vector in 32 bits, if it was asked for."""
 
 
 class RecordRef(NamedTuple):
@@ -62,15 +62,15 @@ class RecordRef(NamedTuple):
 
     id: str
     hash: str
-    """Its `upsert_hash`, which changes with anything in the record."""
+    """Its `upsert_hash`, which changes with the text and the metadata."""
 
 
 class Verdict(enum.IntEnum):
     """How a document compares with the collection."""
 
     NEW = 0
-    TEXT = 1  # its text changed, or may have changed: embed and upsert
-    METADATA = 2  # only its metadata changed: update
+    TEXT = 1  # the text changed, or may have changed: embed and upsert
+    METADATA = 2  # only the metadata changed: update
     UNCHANGED = 3
     TAKEN = 4  # its id belongs to a chunk of another item or, for a chunk, to an item stored as one record
 
@@ -82,7 +82,7 @@ class Comparison:
     verdicts: list[Verdict]
 
     stored_keys: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    """By index, the metadata keys of the record of each document that may have to be written."""
+    """By index of a document that may have to be written, the metadata keys of its record."""
 
     stale_chunks: Mapping[str, Sequence[RecordRef]] = field(default_factory=dict)
     """By item, the records that are no longer part of it: chunks, or the whole item if it is split now."""
@@ -90,7 +90,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteBatch:
-    """Records to write: new ones and those whose text changed, or those whose metadata alone is updated."""
+    """Records to write with their vectors, or records whose metadata alone is updated."""
 
     ids: list[str]
 
@@ -126,13 +126,13 @@ class Store(Protocol):
         """Compare documents with their records, by their `upsert_hash`, `<text>.<metadata>`."""
 
     def may_have_chunks(self) -> bool:
-        """Tell whether the collection may hold chunks."""
+        """Return whether the collection may hold chunks."""
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return, by item, the records that are no longer part of it, the last chunk first.
 
         Args:
-            chunks: How many chunks each item has now; 0 for one that is a single record.
+            chunks: How many chunks each item has now; 0 for an item that is a single record.
             average: Whether split items have a record with the mean of their chunks.
         """
 
@@ -147,9 +147,9 @@ class Store(Protocol):
         """
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
-        """Delete records, and return the ids of those that changed since they were found and were left alone.
+        """Delete records, except those that changed since they were found; return the ids of these.
 
-        A record that is gone already counts as deleted, since the answer to a first try may have been lost.
+        A missing record counts as deleted, since the answer to a first try may have been lost.
         """
 
     def fetch(
@@ -169,13 +169,13 @@ class Store(Protocol):
         """Return the vectors of these records in 32 bits, without those that the index lacks."""
 
     def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
-        """Return how many records were read, at most `rows` from number `start` on, and those of them in a scope."""
+        """Read at most `rows` records from number `start` on; return their number, and those of them in a scope."""
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
-        """Read `rows` records back from number `start` on, or fewer, with their vectors.
+        """Read at most `rows` records from number `start` on with their vectors, and return their faults.
 
-        Each record whose number is divisible by `every` has to find itself by a query. `identity` is the model's, which
-        is part of the hashes; None if the records have none.
+        Each record whose number is divisible by `every` is also looked for by a query. `identity` is that of the model,
+        which is part of the hashes; None if the records have no hashes.
         """
 
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Record]:
@@ -188,16 +188,16 @@ class Store(Protocol):
         """Rename the collection, and return the number of its records; only `close` may follow.
 
         Args:
-            name: Its new name.
-            aside: The name under which a collection that has the new name is kept, if there is one. A death
-                between both steps leaves both collections, one of them under this name, and a second call completes it.
+            name: The new name.
+            aside: A name for the collection that has the new name now; None if there is no such collection. After a
+                crash between the two steps, both collections exist, and a second call completes the renaming.
         """
 
     def drop(self) -> int:
-        """Delete the collection itself, and return the number of records that it held; only `close` may follow."""
+        """Delete the collection, and return the number of records that it held; only `close` may follow."""
 
     def close(self) -> None:
         """Flush the index, so that the next reader opens it at once, and close the collection."""
 
     def abandon(self) -> None:
-        """Close the collection without a flush; everything written is safe, but the next reader opens it slowly."""
+        """Close the collection without a flush: all records are safe, but the next reader opens it slowly."""

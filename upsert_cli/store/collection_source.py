@@ -1,4 +1,4 @@
-"""A collection as a source: its name, its state, and where to divide its records; `record_rows` reads them."""
+"""A collection as a source: its name, its state, and where to divide its records. `record_rows` reads them."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ T = TypeVar("T")
 
 DIGEST_BYTES = 16  # of a collection's state; a collision is practically impossible
 SEPARATOR = "#"  # between target and collection; no collection's name has one
-# No lease is taken. The process that reads a server by a filter works in this folder, where no .env file can be.
+# Reading takes no lease. This is the working folder of a process that reads a server: it has no .env file.
 NO_LEASES = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCollection(CollectionReader):
-    """A collection that is read; see `CollectionReader`."""
+    """A collection to read; see `CollectionReader`."""
 
     chroma: str
-    """As `canonical_target` spells it."""
+    """A folder or an address, as `canonical_target` spells it."""
 
     collection: str
 
     target: str | None = field(default=None, compare=False)
-    """The target of the load, whose credentials are not for other servers; None for a preview."""
+    """The target of the load, whose credentials must not be sent to another server; None for a preview."""
 
     where: dict[str, Any] | None = field(default=None, compare=False)
     """Chroma's filter on the metadata; None for all records."""
@@ -54,7 +54,7 @@ class StoredCollection(CollectionReader):
     """Whether the items keep the records' vectors."""
 
     joins_chunks: bool = field(default=True, compare=False)
-    """Whether the chunks of an item become that item again, as far as that is certain."""
+    """Whether chunks become their item again, where that is possible without a loss."""
 
     retry_for: float = field(default=RETRY_FOR, compare=False)
     """How long to keep retrying failed server requests, in seconds."""
@@ -63,7 +63,7 @@ class StoredCollection(CollectionReader):
         return f"{SCHEME}{self.chroma}{SEPARATOR}{self.collection}"
 
     def fingerprint(self) -> Fingerprint:
-        """Ask for the collection's id, its changes and its number of records."""
+        """Return the fingerprint of the collection's id, its changes and its number of records."""
         state = self.state()
         digest = hashlib.blake2b(f"{state.id} {state.changes}".encode(), digest_size=DIGEST_BYTES).hexdigest()
         return Fingerprint(size=state.records, mtime_ns=0, digest=f"{digest}{OF_COLLECTION}")
@@ -77,7 +77,7 @@ class StoredCollection(CollectionReader):
         return self._found(lambda location: location.state())
 
     def describe(self) -> CollectionInfo:
-        """Return the description that the collection gives of itself.
+        """Return the collection's description.
 
         Raises:
             FileNotFoundError: There is no such collection.
@@ -92,7 +92,7 @@ class StoredCollection(CollectionReader):
         return answer
 
     def is_same_as(self, chroma: str, collection: str) -> bool:
-        """Tell whether this is a certain collection, under any spelling of its folder or server."""
+        """Return whether this is the same collection, under any spelling of its folder or server."""
         if self.collection != collection or is_server(self.chroma) != is_server(chroma):
             return False
         if self.chroma == chroma:
@@ -103,15 +103,15 @@ class StoredCollection(CollectionReader):
         return there is not None and there.id == self.state().id
 
     def count(self) -> int | None:
-        """Return the number of records, unless they would have to be read for that: for a filter, or joined chunks."""
+        """Return the number of records; None where only reading them shows it: with a filter, or joined chunks."""
         return None if self.where is not None or self.has_chunks() else self.state().records
 
     def has_chunks(self) -> bool:
-        """Tell whether there are chunks that are joined to their items."""
+        """Return whether there are chunks that are joined to their items."""
         return self.joins_chunks and self.location().has_chunks()
 
     def read(self, *, row: int, offset: int) -> Iterator[Row]:
-        """Yield the records; an offset is a record's number in the tables, 0 where they are counted."""
+        """Yield the records after a row; `offset` is the number of its record in the tables, or 0."""
         target = Target(
             path=self.chroma,
             collection=self.collection,
@@ -130,7 +130,7 @@ class StoredCollection(CollectionReader):
         return rows.after(row, offset)
 
     def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  # records have no size
-        """Yield where to divide the records; those that a filter chooses are counted by reading them."""
+        """Yield where to divide the records; with a filter, they are read to be counted."""
         tables = self.location().tables() if self.where is None else None
         if tables is not None:
             yield from tables.boundaries(rows=rows)
@@ -146,7 +146,7 @@ class StoredCollection(CollectionReader):
             yield last, 0
 
     def location(self) -> Location:
-        """Return where the collection is, with the credentials for it."""
+        """Return the location of the collection, with the credentials for it."""
         variables = source_credentials(self.chroma, self.target)
         return location_at(
             self.chroma, self.collection, leases=NO_LEASES, retry_for=self.retry_for, variables=variables
@@ -157,7 +157,7 @@ def collection_named(name: str) -> StoredCollection:
     """Return the collection that the user names as `chroma:TARGET#COLLECTION`.
 
     Raises:
-        UsageFault: The name is not of that form, or a part of it is not valid.
+        UsageFault: The name has another form, or its target or collection is not valid.
     """
     chroma, separator, collection = name.removeprefix(SCHEME).rpartition(SEPARATOR)
     if not separator or not chroma:

@@ -1,8 +1,7 @@
-"""The folder of a local store: created privately, with room for new rows, and not open in any other program.
+"""The folder of a local store: private, with room for new rows, and not open in any other program.
 
-An idle Chroma server, or a notebook with a client, keeps its own copy of the vector index in memory. At its next flush
-it writes that copy over ours, and neither program reports an error. Such a process holds no lock, but its open files
-can be seen.
+An idle Chroma server, or a notebook with a client, keeps a copy of the vector index in memory. At its next flush it
+writes that copy over ours, and neither program reports an error. Such a process holds no lock, but its open files show.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ LEASE_NAME = ".upsert-cli.lock"
 FOLDER_MODE = 0o700
 ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters
 RESERVE_BYTES = 64 << 20  # bytes left alone: on a full disk Chroma loses index data without an error
-RESERVE_FILES = 16  # files left alone: an index has five in a folder of its own, and sqlite creates some for moments
+RESERVE_FILES = 16  # files left alone: a new index has a folder and five files, and sqlite creates some for moments
 SCRATCH_BYTES = 16 << 20  # bytes below which a temporary folder is taken for full; a batch's statements need less
 MOMENT_SECONDS = 0.25  # seconds for which a program may have a file open without using the collection, such as a backup
-LOOK_SECONDS = 1.0  # seconds that a look at all processes may take; with 5,000 processes it takes 0.3 (measured)
-STEP_SECONDS = 0.05  # seconds between two looks at the same processes
+SEARCH_SECONDS = 1.0  # seconds that a search of all processes may take; 5,000 processes take 0.3 (measured)
+STEP_SECONDS = 0.05  # seconds between two searches of the same processes
 
 WRITER_PROGRAM = "from upsert_cli.store.child import main; main()"
-"""The code that our own processes run. Leases keep them apart, and their readers never write."""
+"""The code that our child processes run. Leases keep them apart, and those that only read never write."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _PROC = Path("/proc")
@@ -78,10 +77,10 @@ def _create(path: Path) -> None:
 
 
 def require_space(path: Path, *, rows: int) -> None:
-    """Check that there is room for `rows` more rows and a reserve.
+    """Check that the disk has room for `rows` more rows and a reserve.
 
     Raises:
-        UpsertCliError: There is not.
+        UpsertCliError: The disk is too full, or takes no more files.
     """
     free, needed = _free(path), rows * ROW_BYTES + RESERVE_BYTES
     disk = os.statvfs(path)
@@ -90,7 +89,7 @@ def require_space(path: Path, *, rows: int) -> None:
 
 
 def why_full(path: Path) -> UpsertCliError:
-    """Return the error for a database in `path` that found no room, there or in its temporary folder."""
+    """Return the error for a database in `path` that found no room, in its folder or in a temporary one."""
     # The folders that sqlite uses, in the order of its documentation.
     named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp")  # noqa: S108
     scratch = next((Path(name) for name in named if name and os.access(name, os.W_OK | os.X_OK)), None)
@@ -101,7 +100,7 @@ def why_full(path: Path) -> UpsertCliError:
 
 
 def disk_full(path: Path, *, free: int, needed: int) -> UpsertCliError:
-    """Return the error for a lack of room in `path`; `free` and `needed` in bytes."""
+    """Return the error for a lack of room in `path`; `free` and `needed` are in bytes."""
     what = f"has {free >> 20} MiB free and {needed >> 20} MiB are needed"
     if free >= needed:
         what = "takes no more, though its disk is not full: there is a quota, or there are too many files"
@@ -117,7 +116,7 @@ def _free(path: Path) -> int:
 
 
 def os_fault(path: Path, error: OSError, *, option: str = "--chroma") -> UpsertCliError:
-    """Return the error that tells a user what to do about an error of the system at `path`."""
+    """Return an error with a remedy for an error of the system at `path`."""
     if error.errno in _NO_SPACE:
         return disk_full(path, free=_free(path), needed=RESERVE_BYTES)
     return unusable(
@@ -136,34 +135,34 @@ def unusable(path: Path | str, *, reason: str, remedy: str) -> UpsertCliError:
 
 
 def find_openers(folder: Path, *, patience: float = MOMENT_SECONDS) -> dict[int, str]:
-    """Return the processes of other programs that have a folder's database or index files open, with their names.
+    """Return, by process id, the names of other programs that have a folder's database or index files open.
 
-    Processes of other users or containers may not be visible, and are then not found. One that closes the files within
-    `patience` seconds is not returned.
+    Processes of other users or containers may be invisible. A program that closes the files within `patience` seconds
+    is not returned.
     """
     paths = [folder / DATABASE_NAME, *(path for name in INDEX_NAMES for path in folder.glob(f"*/{name}"))]
-    look: Callable[[list[Path], Collection[int] | None], dict[int, str]] = (
-        _look_in_proc if _PROC.is_dir() else _ask_lsof
+    search: Callable[[list[Path], Collection[int] | None], dict[int, str]] = (
+        _search_proc if _PROC.is_dir() else _ask_lsof
     )
-    found = look(paths, None) if paths[0].exists() else {}
+    found = search(paths, None) if paths[0].exists() else {}
     until = time.monotonic() + patience
     while found and time.monotonic() < until:
         time.sleep(STEP_SECONDS)
-        found = look(paths, found)
+        found = search(paths, found)
     return found
 
 
-def _look_in_proc(paths: list[Path], pids: Collection[int] | None) -> dict[int, str]:
-    """Return what Linux shows of each process, or of some."""
+def _search_proc(paths: list[Path], pids: Collection[int] | None) -> dict[int, str]:
+    """Return the openers among all processes, or among some, as Linux shows them."""
     files = set()
     for path in paths:
         with suppress(OSError):
             status = path.stat()
             files.add((status.st_dev, status.st_ino))
-    until = time.monotonic() + LOOK_SECONDS
+    until = time.monotonic() + SEARCH_SECONDS
     found: dict[int, str] = {}
-    everything = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
-    for pid in everything if pids is None else pids:
+    running = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+    for pid in running if pids is None else pids:
         if time.monotonic() >= until:
             break
         with suppress(OSError):  # it ended, or is of another user
@@ -174,12 +173,12 @@ def _look_in_proc(paths: list[Path], pids: Collection[int] | None) -> dict[int, 
 
 
 def _has_open(process: Path, files: Collection[tuple[int, int]]) -> bool:
-    """Tell whether a process has one of the files open, each a device and an inode: the same by any path or link."""
+    """Return whether a process has one of the files open: by device and inode, which any path or link leads to."""
     with os.scandir(process / "fd") as descriptors:
         for descriptor in descriptors:
             with suppress(OSError):
-                # Sockets, pipes and devices are most of the open files, and their names tell them apart.
-                # Without `Path`, which would double the time of a look at thousands of processes.
+                # Most open files are sockets, pipes and devices, whose names begin with no slash.
+                # Without `Path`, which would double the time for thousands of processes.
                 if os.readlink(descriptor.path).startswith("/"):  # noqa: PTH115
                     status = os.stat(descriptor.path)  # noqa: PTH116
                     if (status.st_dev, status.st_ino) in files:
@@ -192,7 +191,7 @@ def _is_ours(process: Path) -> bool:
 
 
 def _ask_lsof(paths: list[Path], pids: Collection[int] | None) -> dict[int, str]:
-    """Return what `lsof` finds, which compares devices and inodes too; nothing where it is not installed."""
+    """Return the openers that `lsof` finds, which compares devices and inodes too; none if it is not installed."""
     if (program := shutil.which("lsof")) is None:
         return {}
     chosen = [] if pids is None else ["-a", "-p", ",".join(map(str, pids))]
@@ -210,6 +209,6 @@ def _ask_lsof(paths: list[Path], pids: Collection[int] | None) -> dict[int, str]
 
 def _output(command: list[str]) -> list[str]:
     with suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SEARCH_SECONDS, check=False)
         return done.stdout.splitlines()
     return []

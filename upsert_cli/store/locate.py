@@ -16,11 +16,11 @@ def location_at(
     """Return the location of a collection.
 
     Args:
-        chroma: As `canonical_target` spells it.
-        collection: Its name.
+        chroma: A folder or an address, as `canonical_target` spells it.
+        collection: The name of the collection.
         leases: The folder for the leases on collections of servers.
         retry_for: How long to keep retrying failed server requests, in seconds.
-        variables: The beginning of the names of the variables with the credentials for a server.
+        variables: How the names of the variables with the credentials for a server begin.
 
     Raises:
         UsageFault: The address is not valid, or the credentials cannot be read.

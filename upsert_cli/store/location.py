@@ -1,4 +1,4 @@
-"""The seam to the place of a collection, a folder or a server: its lease, and how it is described, read and opened."""
+"""The interface of a location, a folder or a server: its lease, and how a collection is described and opened there."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from upsert_cli.store.chroma.tables import RecordTables
 
 ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
-LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
+LEASE_STEP = 0.1  # seconds between two tries for a lease that is taken
 WRITER_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 
 
 class Location(Protocol):
-    """Where a collection is: a folder, or a server, which looks after its own files."""
+    """The place of a collection: a folder, or a server, which takes care of its files itself."""
 
     is_shared: ClassVar[bool] = True
-    """Whether it is a server, which others may write to at the same time."""
+    """Whether others may write at the same time, as on a server."""
 
     def in_use(self, holder: Holder) -> TargetInUse:
         """Return the error that names the holder of the lease."""
@@ -36,7 +36,7 @@ class Location(Protocol):
         """Return the collection's description, without the store's library; None if it does not exist."""
 
     def require_lists(self) -> None:
-        """Check that metadata may have lists, before anything is written; a `Refusal` is raised if it may not."""
+        """Check that the store takes lists in metadata; a `Refusal` is raised if it does not."""
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Return all collections by name, each with its number of records, without the store's library."""
@@ -45,7 +45,7 @@ class Location(Protocol):
         """Return the collection's state, without the store's library; None if it does not exist."""
 
     def has_chunks(self) -> bool:
-        """Tell whether the collection may hold chunks of items, without the store's library."""
+        """Return whether the collection may hold chunks of items, without the store's library."""
 
     def tables(self) -> RecordTables | None:
         """Return the tables with all records of a collection in a folder; None if it does not exist."""
@@ -61,14 +61,14 @@ class Location(Protocol):
     # -- the lease: its holder is a child process, which outlives a killed command by one write ------------------------
 
     def holder(self) -> Holder | None:
-        """Return which upsert-cli has the lease now, or None; take and create nothing."""
+        """Return the upsert-cli that has the lease now, or None; neither take nor create it."""
         try:
             return Lease.peek(self.lease_path())
         except (OSError, LocksUnsupported):
             return None  # taking the lease fails for the same reason, and reports it
 
     def await_orphan(self, check: Callable[[], None]) -> Holder | None:
-        """Wait while the holder is the child of a dead command, and return who has the lease then; take none."""
+        """Wait while the holder is the child of a dead command, and return the holder after that, or None."""
         until = time.monotonic() + ENDING_SECONDS
         while (found := self.holder()) is not None and found.is_orphan() and time.monotonic() < until:
             check()
@@ -76,7 +76,13 @@ class Location(Protocol):
         return found
 
     def await_writer(self, check: Callable[[], None]) -> None:
-        """Wait for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
+        """Wait for a moment in which no program writes to the database; Chroma itself would wait for 1,000 seconds.
+
+        `check` is called between two tries, and may raise to give up.
+
+        Raises:
+            TargetBusy: A program has been writing for `WRITER_SECONDS`.
+        """
         until = time.monotonic() + WRITER_SECONDS
         while True:
             try:
@@ -89,13 +95,13 @@ class Location(Protocol):
     def take_lease(
         self, holder: Holder, *, timeout: float = 0.0, check: Callable[[Holder], None] = lambda _: None
     ) -> Lease:
-        """Take the lease, and wait for a holder that is ending by itself, or for any other one until a timeout.
+        """Take the lease; wait `timeout` seconds for its holder, or `ENDING_SECONDS` if the holder is about to end.
 
         `check` is called with the present holder about every `LEASE_STEP` seconds, and may raise to give up.
 
         Raises:
-            TargetInUse: Somebody else still has it.
-            UpsertCliError: The file cannot be opened, written or locked.
+            TargetInUse: Another process still has the lease.
+            UpsertCliError: The lock file cannot be opened, written or locked.
         """
         began = time.monotonic()
         while True:
@@ -103,7 +109,7 @@ class Location(Protocol):
                 return Lease.take(self.lease_path(), holder, timeout=min(timeout, LEASE_STEP))
             except LeaseHeld as error:
                 other = error.holder
-                # A child that works for this process can only be one that was abandoned.
+                # If the holder is a child of this process, it was abandoned.
                 is_ending = other.parent == os.getpid() or other.is_orphan()
                 if time.monotonic() - began >= max(timeout, ENDING_SECONDS if is_ending else 0.0):
                     raise self.in_use(other) from error
@@ -127,8 +133,8 @@ class Location(Protocol):
         """Open the collection, or create it.
 
         Args:
-            target: What to open. Nobody else writes to it, unless it is only read.
-            unclean: Whether the last writer did not end in order.
+            target: The collection; no other program writes to it, unless it is only read.
+            unclean: Whether the last writer died or failed.
             lease: The lease of this process, which records the settings to restore; needed for writing.
             notify: Called with a message about a retry.
 
@@ -142,9 +148,9 @@ class Location(Protocol):
     # -- the care that files need; a server needs none -----------------------------------------------------------------
 
     def changed_hashes(self, hashes: Mapping[str, str]) -> Mapping[str, str]:
-        """Return, by id, the `upsert_hash` of each record that may not have the given one; empty if it is not known.
+        """Return, by id, the `upsert_hash` of each record that may differ from the given one; empty if not known.
 
-        Called outside the process that has the collection open, while that process has the lease and writes nothing.
+        Called in another process than the one that has the collection open, which has the lease and is idle.
         """
         return dict.fromkeys(hashes, "")  # a server is asked
 
@@ -152,21 +158,21 @@ class Location(Protocol):
         """Check that no other program is writing to the database now."""
 
     def require_alone(self, *, parent: int = 0) -> None:
-        """Check that no other program has the files open, so that none can write an older index over ours.
+        """Check that no other program has the files open and could write an older index over ours.
 
-        The `parent` of a child process does not count: it may be reading the database.
+        The `parent` of a child process does not count, since it may be reading the database.
         """
 
     def reading_flushes(self) -> bool:
-        """Tell whether merely reading the collection would write its index, so that no load may run at that time."""
+        """Return whether Chroma would write the index even if the collection is only read."""
         return False
 
     def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[Location] | None:  # noqa: ARG002
-        """Return a temporary copy of a folder that cannot be opened without a change; None if no copy is needed."""
+        """Return a temporary copy of a folder that Chroma would change or could not open; None for any other."""
         return None
 
     def take_poison(self) -> list[str]:
-        """Remove the rows that block the store's queue for good, and return their ids."""
+        """Remove the rows that block the store's queue forever, and return their ids."""
         return []
 
     def put_index_aside(self) -> list[str]:

@@ -1,7 +1,7 @@
 """A store in a child process: each call is a message to it.
 
-Chroma's engine holds the interpreter's lock for the whole of a write, may take seconds, and can end in a segmentation
-fault on a damaged index. In a process of its own it overlaps with embedding, and its death is an error message.
+Chroma's engine holds the interpreter's lock during a write, which may take seconds, and a damaged index can end it in a
+segmentation fault. In a child process it works while texts are embedded, and its death is an error message.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ T = TypeVar("T")
 
 CALL_ROWS = 512  # rows a call, which nothing interrupts: 3.6 s of CPU where all replace others, else 1.3 s
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might have another cause
-MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
+MAX_DEATHS = 32  # of processes in one write; a deadly row is found after 13, and beyond this no row is to blame
 LAST_WRITE_SECONDS = 3.0  # seconds to wait for the process at an early end; CI systems grant 7.5 s in all
 
 
 def _in_child(
     method: Callable[Concatenate[Store, P], R], *, tries: int = TRIES, reads_index: bool = False
 ) -> Callable[Concatenate[StoreProcess, P], R]:
-    """Return a method that calls the one of the store in the child; see `base.Store`.
+    """Return a method that calls a method of the store in the child; see `base.Store`.
 
     Args:
-        method: The method.
+        method: The method of the store.
         tries: How many processes may die of a call.
         reads_index: Whether their death means that the index is damaged.
     """
@@ -84,12 +84,12 @@ class StoreProcess(ChildProcess):
         """Start the process and return at once; `opened` waits for it.
 
         Args:
-            target: What to open.
-            task_id: Shown to others who want the folder.
+            target: The collection to open.
+            task_id: The task, for messages to those who wait for the lease.
             verbose: Whether the process may write to standard error.
-            lease_timeout: Seconds to wait for another holder of the folder.
+            lease_timeout: Seconds to wait for another holder of the lease.
             context: Checked in the waits of the main thread; receives messages about retries.
-            location: Where the target is, if that is already known.
+            location: The location of the target, if it is already known.
         """
         location = location or location_of(target)
         start = Start(target=target, location=location, task_id=task_id, lease_timeout=lease_timeout)
@@ -98,7 +98,7 @@ class StoreProcess(ChildProcess):
         self._closed = False
 
     def helper(self) -> StoreProcess:
-        """Start another writer to a server's collection; this one is open, has the lease and outlives it."""
+        """Start another writer to a server's collection, while this process has it open and holds the lease."""
         target = replace(self._start.target, as_found=True, beside_others=True, rows=None)
         return StoreProcess(target, task_id=self._start.task_id, verbose=self._verbose, context=self._context)
 
@@ -113,9 +113,9 @@ class StoreProcess(ChildProcess):
             self.await_end(LAST_WRITE_SECONDS)
 
     def compare(self, ids: list[str], hashes: list[str], *, with_keys: bool = False) -> Comparison:
-        """Compare documents with their records; the process is asked only about those that may have changed.
+        """Compare documents with their records; the child is asked only about records that may have changed.
 
-        `with_keys` asks about all of them, since the keys of unchanged records are wanted too.
+        With `with_keys` it is asked about all records, and returns the metadata keys of unchanged ones too.
         """
         wanted = dict(zip(ids, hashes, strict=True))
         if with_keys or len(wanted) < len(ids):
@@ -133,14 +133,14 @@ class StoreProcess(ChildProcess):
         return Comparison(verdicts=verdicts, stored_keys={rest[at]: keys for at, keys in answer.stored_keys.items()})
 
     def _changed_hashes(self, hashes: Mapping[str, str]) -> Mapping[str, str]:
-        """Return what can be read of them from here, in a moment in which the process has the lease and is idle."""
+        """Read the hashes in this process, while the child has the lease and is idle; see `Location.changed_hashes`."""
         with self._working("compare"):
             self._await_opened()
             has_lease = self._is_empty is not None
             return self._start.location.changed_hashes(hashes) if has_lease else dict.fromkeys(hashes, "")
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
-        """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
+        """Return the records that are no longer part of their items; a collection without chunks is not searched."""
         if any(chunks.values()):
             self._has_chunks = True
         elif self._has_chunks is None:
@@ -150,8 +150,8 @@ class StoreProcess(ChildProcess):
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves, `CALL_ROWS` at a time.
 
-        A row that ends the process is found by bisecting, and is refused as well. The context is checked after each
-        call but the last; if it raises, the rest is not written.
+        A row that ends the process is found by bisecting, and is refused too. The context is checked between two calls;
+        if it raises, the rest is not written.
         """
         most_deaths = self.deaths + MAX_DEATHS
         parts = self._parts(range(len(batch.ids)))
@@ -177,7 +177,7 @@ class StoreProcess(ChildProcess):
         return refused
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
-        """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked in between."""
+        """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked between two calls."""
         return [one for part in self._parts(members) for one in self._delete(part)]
 
     def close(self) -> None:

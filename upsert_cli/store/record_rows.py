@@ -1,8 +1,9 @@
 """The records of a collection as rows, read page by page, with the chunks of an item joined.
 
-Reading takes no lease. A folder's records come from its tables by their numbers, so a position in them costs nothing
-to return to. A server is asked for a page, with its vectors, in one request; it counts the records before the page, as
-Chroma does for a filter. Only filters, and the vectors in a folder, need Chroma's library in a process of its own.
+Reading takes no lease. The records of a folder come from its tables by their numbers, so reading can continue at any
+record without reading those before it. A server returns a page with its vectors in one request, but counts the records
+before the page each time, and so does Chroma with a filter. Only filters, and the vectors of a folder, need Chroma's
+library, which runs in a child process.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class RecordRows:
     """The records of a collection as rows whose values are items."""
 
     target: Target
-    """The collection, where it has to be opened."""
+    """The collection, for the cases in which it has to be opened."""
 
     location: Location
     where: dict[str, Any] | None
@@ -48,10 +49,10 @@ class RecordRows:
     """Whether the items keep the records' vectors."""
 
     joins_chunks: bool
-    """Whether the chunks of an item become that item again, as far as that is certain."""
+    """Whether chunks become their item again, where that is possible without a loss."""
 
     def after(self, row: int, number: int) -> Iterator[Row]:
-        """Yield the rows after some records, the last of which has a number in the tables, or 0 if it has none.
+        """Yield the rows after a row; `number` is the number of its record in the tables, or 0 if it has none.
 
         Raises:
             FileNotFoundError: There is no such collection.
@@ -67,7 +68,7 @@ class RecordRows:
                         yield Row(row, item, record.number)
 
     def _pages_after(self, row: int, number: int, stack: ExitStack) -> tuple[Pages, FindRecords | None]:
-        """Return the pages, and how to find the chunks of an item; None where they are not joined."""
+        """Return the pages, and a function that finds the chunks of items; None if chunks are not joined."""
         # A filter may choose some of an item's chunks.
         joins = self.joins_chunks and f'"{CHUNK_KEY}"' not in json.dumps(self.where)
         fetching = self.location.fetching(with_vectors=self.with_vectors) if self.where is None else None
@@ -83,7 +84,7 @@ class RecordRows:
         return pages, _finder(store.fetch) if joins else None
 
     def _numbered_after(self, number: int, stack: ExitStack, *, joins: bool) -> tuple[Pages, FindRecords | None]:
-        """Return the pages of the tables, and how to find the chunks of an item."""
+        """Return the pages of the tables, and a function that finds the chunks of items."""
         store = self._opened(stack) if self.with_vectors else None
         if (tables := self.location.tables()) is None:
             raise FileNotFoundError(f"there is no collection {self.target.collection} in {self.target.path}")
@@ -95,7 +96,7 @@ class RecordRows:
         target = replace(self.target, beside_others=not self.location.reading_flushes())
         store = stack.enter_context(StoreProcess(target, location=self.location))
         if self.with_vectors:
-            # The first vectors make Chroma apply queued changes, so tables have to be looked at after that.
+            # Reading a vector makes Chroma apply queued changes, so the tables are read only after that.
             store.vectors([record.id for record in store.fetch(rows=1)])
         return store
 
@@ -117,7 +118,7 @@ def _numbered(tables: RecordTables, number: int) -> Pages:
 
 
 def _counted(fetch: Callable[..., list[Record]], row: int, *, where: dict[str, Any] | None = None) -> Pages:
-    """Yield the pages after a number of records; these have no numbers of their own."""
+    """Yield the pages after a number of records, which have no numbers in any table."""
     while page := fetch(start=row, rows=PAGE_ROWS, where=where):
         yield page
         row += len(page)
@@ -145,8 +146,8 @@ def _with_vectors(pages: Pages, store: Store) -> Pages:
 def _joined_pages(
     pages: Pages, find_records: FindRecords | None
 ) -> Iterator[tuple[list[Record], dict[str, Item | None]]]:
-    """Yield each page and, by the ids of its joined chunks, the item in place of the first one; None for the others."""
-    items: dict[str, Item | None] = {}  # of the page and of the one before; None where they are not joined
+    """Yield each page with the items of its joined chunks by their ids: the item for the first chunk, else None."""
+    items: dict[str, Item | None] = {}  # of the page before, then of this page; None for an item that cannot be joined
     for page in pages:
         if find_records is None:
             yield page, {}
@@ -155,17 +156,15 @@ def _joined_pages(
         owners = {owner for owner, _ in chunks.values()}
         known = {owner: items[owner] for owner in owners & items.keys()}
         items = known | dict(_joined_items(owners - known.keys(), find_records))
-        yield (
-            page,
-            {
-                one: None if number else item
-                for one, (owner, number) in chunks.items()
-                if (item := items[owner]) is not None
-            },
-        )
+        joined_chunks: dict[str, Item | None] = {}
+        for identifier, (owner, number) in chunks.items():
+            if (item := items[owner]) is not None:
+                joined_chunks[identifier] = item if number == 0 else None
+        yield page, joined_chunks
 
 
 def _joined_items(owners: Set[str], find_records: FindRecords) -> Iterator[tuple[str, Item | None]]:
+    """Yield each item with its joined chunks; None for an item that cannot be joined."""
     for start in range(0, len(owners), JOINED_ITEMS):
         some = sorted(owners)[start : start + JOINED_ITEMS]
         found: dict[str, list[tuple[int, str | None, dict[str, Any]]]] = {owner: [] for owner in some}
@@ -177,5 +176,5 @@ def _joined_items(owners: Set[str], find_records: FindRecords) -> Iterator[tuple
 
 
 def _chunk_of(record: Record) -> tuple[str, int] | None:
-    """Return the item and the number of a chunk; None for a record that is no chunk."""
+    """Return the item and the number of a chunk; None for any other record."""
     return owner_of(record.id, record.metadata.get(HASH_KEY))

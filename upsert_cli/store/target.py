@@ -22,39 +22,39 @@ class Target:
     collection: str
 
     model: ModelIdentity = UNNAMED
-    """Without a name if nothing says which model made the vectors."""
+    """`UNNAMED` if the model of the vectors is not known."""
 
     tool_version: str = __version__
 
     as_found: bool = False
-    """Whether the collection has to exist and is taken unchanged: for a full check instead of the usual glance."""
+    """Whether the collection has to exist; its index files are checked in full, in place of a glance at its vectors."""
 
     beside_others: bool = False
-    """Whether it is read while a load may be writing to it, or is a further writer to a server: no lease is taken."""
+    """Whether others may write at the same time, so that no lease is taken: for a reader, or a server's next writer."""
 
     reads_only: bool = False
-    """Whether nothing is written: the settings stay as they are, and a read-only folder is good enough."""
+    """Whether nothing is written, not even settings; a read-only folder will do."""
 
     examined: bool = False
-    """Whether every record will be read with its vector, so that an index that lacks some is no obstacle."""
+    """Whether every record will be read with its vector, so the index may lack some."""
 
     keeps_lists: bool = False
     """Whether metadata may have lists, which not every server stores."""
 
     as_a_whole: bool = False
-    """Whether it is opened only to be renamed or deleted, so that it may be damaged."""
+    """Whether the collection is only renamed or deleted, so it may be damaged."""
 
     space: str | None = None
-    """The distance of a collection whose vectors are kept: `cosine`, `l2` or `ip`; None: that of our own, cosine."""
+    """The distance of the collection whose vectors are copied: `cosine`, `l2` or `ip`; None if none are copied."""
 
     function: str | None = None
-    """The model of vectors that are kept, where only the embedding function of their collection names one."""
+    """The model of copied vectors, if only the embedding function of their collection names it."""
 
     rows: int | None = None
-    """Rows that will be written at most, where that is known."""
+    """The most rows that will be written, if that is known."""
 
     leases: str = ""
-    """The folder, in the journal, for the leases on collections of servers."""
+    """The folder in the journal for the leases on collections of servers."""
 
     retry_for: float = RETRY_FOR
     """How long to keep retrying failed server requests, in seconds."""
@@ -66,18 +66,18 @@ class Opened:
 
     created: bool
     count: int
-    """Records in it."""
+    """The number of its records."""
 
     warnings: tuple[str, ...]
 
     names_model: bool = True
-    """Whether it names the model that made its vectors, by which it answers queries."""
+    """Whether it names the model of its vectors, so that a query needs no --model."""
 
     upgrade: str | None = None
-    """The warning that a folder of an older version is upgraded, or would be by a load; None if it is not."""
+    """The warning that Chroma upgraded a folder of an older version, or that a load would; None for other folders."""
 
     unclean: bool
-    """Whether the last writer did not end in order, so that the index was checked more closely."""
+    """Whether the last writer died or failed, so the index was checked closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,23 +86,23 @@ class CollectionInfo:
 
     name: str
     dimension: int | None
-    """Of its vectors; None while it is empty."""
+    """The length of its vectors; None until it has had a record."""
 
     stamp: ModelIdentity | None
     """The model in the stamp that this tool leaves; None without a stamp."""
 
     default_function: bool
-    """Whether its embedding function is the one that our default model equals."""
+    """Whether its embedding function is Chroma's default, which our default model equals."""
 
     function: str | None
     """The model of its embedding function, or the function's name; None without a function."""
 
     space: str
-    """How distances are measured: `cosine`, `l2` or `ip`."""
+    """The distance: `cosine`, `l2` or `ip`."""
 
     @property
     def named_model(self) -> str | None:
-        """Return the model that it names, by our stamp or by Chroma's default function; None if it names none."""
+        """The model that our stamp or Chroma's default function names, or None."""
         if self.stamp is not None:
             return self.stamp.name
         # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
@@ -111,12 +111,12 @@ class CollectionInfo:
 
 
 class CollectionState(NamedTuple):
-    """The state of a collection, by which a later change shows."""
+    """The state of a collection, which differs after any change."""
 
     id: str
-    """Another collection of the same name has another one."""
+    """Differs between two collections of the same name."""
 
     changes: int
-    """Grows with each change; 0 where the store does not tell."""
+    """A number that grows with each change; 0 where it is not known."""
 
     records: int

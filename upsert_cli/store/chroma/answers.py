@@ -1,7 +1,7 @@
-"""The forms of Chroma's answers, by which an answer from something else is recognized.
+"""The forms of Chroma's answers, by which an answer of another program is recognized.
 
-Gateways, login pages and caches may answer instead of Chroma. Such an answer confirms no write and says nothing about a
-row, so each answer is checked before it is used: chromadb takes apart anything.
+Gateways, login pages and caches may answer instead of Chroma. Such an answer confirms no write and blames no row.
+chromadb uses any answer unchecked, so each one is checked here first.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _described(answer: httpx.Response) -> str:
 
 
 def _quoted(content: bytes) -> str:
-    # Masked as a whole: of a secret that is cut, the rest would not be found any more.
+    # Masked before it is cut: half a secret would not be recognized.
     text = " ".join(without_secrets(content.decode(errors="replace")).split())
     return text if len(text) <= QUOTED_CHARACTERS else f"{text[: QUOTED_CHARACTERS - 3]}..."
 
@@ -98,7 +98,7 @@ def _quoted(content: bytes) -> str:
 
 
 def _require_plain_values(metadata: dict[str, Any]) -> dict[str, Any]:
-    # chromadb takes an object as a value to be a sparse vector.
+    # chromadb takes every object among the values for a sparse vector.
     for each in metadata.values():
         if isinstance(each, dict):
             indices, values = _NUMBERS.validate_python([each.get("indices"), each.get("values")], strict=True)
@@ -161,7 +161,7 @@ class _GetResult(BaseModel):
     embeddings: list[list[float] | None] | None = None
 
     def fits(self, asked: Mapping[str, Any]) -> bool:
-        """Tell whether it has the requested columns, and no other records than those requested."""
+        """Return whether the answer has the requested columns, and only requested records."""
         wanted, limit = asked.get("ids"), asked.get("limit")
         return (
             len(set(self.ids)) == len(self.ids)
@@ -178,7 +178,7 @@ class _QueryResult(BaseModel):
     distances: list[list[float | None]] | None = None
 
     def fits(self, asked: Mapping[str, Any]) -> bool:
-        """Tell whether it has the requested columns for each vector, of at most `n_results` records."""
+        """Return whether the answer has the requested columns for each vector, of at most `n_results` records."""
         return (
             len(self.ids) == len(asked.get("query_embeddings") or self.ids)
             and all(len(ids) <= asked.get("n_results", len(ids)) for ids in self.ids)
@@ -210,13 +210,13 @@ _FORMS: Sequence[tuple[str, Any]] = (
     (f"POST {_IN_COLLECTION}/get", _GetResult),
     (f"POST {_IN_COLLECTION}/query", _QueryResult),
     (f"POST {_IN_COLLECTION}/delete", _WRITTEN | _DELETED),
-    (".*", Any),  # an answer that is not used
+    (".*", Any),  # answers that nobody uses
 )
 _CHECKS = [(re.compile(route), TypeAdapter[Any](form)) for route, form in _FORMS]
 
 
 def _fits(value: object, request: httpx.Request) -> bool:
-    """Tell whether a value has the form that Chroma gives to the answer to a request, and answers that request."""
+    """Return whether a value has the form of Chroma's answer to a request, and answers that request."""
     path = request.url.raw_path.decode().partition("?")[0].partition(_PREFIX)[2]
     check = next(check for route, check in _CHECKS if route.fullmatch(f"{request.method} {path}"))
     try:
@@ -224,6 +224,6 @@ def _fits(value: object, request: httpx.Request) -> bool:
     except ValueError:
         return False
     if not isinstance(found, _GetResult | _QueryResult | _Collection):
-        return True  # the request may be large, and tells nothing
+        return True  # without parsing the request, which may be large
     asked: Any = parse_plain(request.content) if request.content else {"name": unquote(path.rpartition("/")[2])}
     return bool(found.name == asked.get("name")) if isinstance(found, _Collection) else found.fits(asked)

@@ -1,4 +1,4 @@
-"""A client of Chroma for a folder or a server; the only module that imports chromadb."""
+"""A client of Chroma for a folder or a server. No other module imports chromadb."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from upsert_cli.store.chroma.http_session import HttpSession
 
-# Settings are constructed from the defaults alone: variables of the environment or a .env file cannot redirect them.
+# `model_construct` takes the defaults alone: variables of the environment or a .env file cannot redirect a client.
 
 
 def connect_folder(path: str) -> Client:
@@ -26,7 +26,7 @@ def connect_folder(path: str) -> Client:
 
 
 def connect_server(session: HttpSession, url: str, *, tenant: str, database: str) -> Client:
-    """Connect to a Chroma server through a session of ours."""
+    """Connect to a Chroma server through our session."""
     with lean_imports():
         import chromadb.api.client
         from chromadb.auth import UserIdentity
@@ -36,13 +36,13 @@ def connect_server(session: HttpSession, url: str, *, tenant: str, database: str
         """A client that sends every request through our session, from the first one on."""
 
         def get_user_identity(self) -> UserIdentity:
-            """Replace the session, since the constructor calls this first; the identity needs no request."""
+            """Replace the session in the first call of the constructor; the identity needs no request."""
             self._server._session.close()  # type: ignore[attr-defined]  # there is no other way
             self._server._session = session  # type: ignore[attr-defined]
             return UserIdentity(user_id="", tenant=tenant, databases=[database])
 
         def _validate_tenant_database(self, tenant: str, database: str) -> None:
-            """Skip the check, which was done before, and which would use a session of its own."""
+            """Skip the check, which would use another session; `ServerDatabase` has made it."""
 
     settings = Settings.model_construct(
         anonymized_telemetry=False,

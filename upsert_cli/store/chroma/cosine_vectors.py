@@ -1,8 +1,8 @@
 """Vectors for a cosine index, chosen so that the index returns the wanted ones bit by bit.
 
-Such an index keeps a vector divided by its length, and the length. It returns their product, which differs from the
-vector in the last bits of some numbers. A vector that came out of an index is the product of some vector next
-to it: that one is found here, so that a copy of a copy is still the first.
+A cosine index stores a vector divided by its length, and the length. It returns their product, which differs from the
+vector in the last bits of some numbers. A vector that came out of an index is such a product of some vector near it.
+This module finds that vector, so that copies of copies stay equal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
 
 COSINE = "cosine"  # the space of such an index, and of the collections that we create
-LENGTHS = 7  # lengths on either side that are tried, in steps of one bit; two are enough for nearly all vectors
+LENGTHS = 7  # lengths to try on either side, in steps of one bit; two are enough for nearly all vectors
 NEIGHBORS = 3  # numbers on either side that may give the same product
 SHARES = (0.0, 1.0, 0.5, 0.25, 0.75, 0.1, 0.9, 0.35, 0.65, 0.5, 0.5, 0.5)  # of numbers that become the largest neighbor
 
@@ -25,10 +25,10 @@ def returned(vectors: Vectors) -> Vectors:
 
 
 def to_be_returned(wanted: Vectors) -> Vectors:
-    """Return vectors for which a cosine index returns the wanted ones, as far as there are any."""
+    """Return vectors for which a cosine index returns the wanted ones; a wanted one where none is found."""
     import numpy as np
 
-    with np.errstate(all="ignore"):  # vectors that no index takes are rejected later
+    with np.errstate(all="ignore"):  # vectors that an index cannot take are rejected later
         return _to_be_returned(wanted)
 
 
@@ -81,7 +81,7 @@ def _near(lengths: Vectors) -> Iterator[Vectors]:
 
 
 def _neighbors(wanted: Vectors, lengths: Vectors) -> tuple[Vectors, Vectors]:
-    """Return the numbers of the smallest and of the largest size that give the wanted product; NaN where none does."""
+    """Return the smallest and the largest numbers that give the wanted products; NaN where no number does."""
     import numpy as np
 
     smallest = largest = np.full_like(wanted, np.nan)

@@ -1,7 +1,7 @@
-"""Chroma's database, opened with sqlite3 where Chroma itself would wait, crash or say nothing.
+"""Chroma's SQLite database, read without Chroma, which would wait, crash or miss the damage.
 
-Ids, documents and metadata are in it; only the vectors are in the index files, and can be made again. A database that
-an older version wrote shows today's tables.
+The database has all ids, documents and metadata; only the vectors are in the index files, and can be made again. A
+database that an older version wrote is shown with today's tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from upsert_cli.store.target import CollectionInfo
 
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
 READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction
-_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # errors if a transaction has to be undone
+_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # errors of a reader if a transaction has to be undone
 
 KNOWN_MIGRATIONS = {"embeddings_queue": 2, "metadb": 6, "sysdb": 10}
 """The last migration of each kind in Chroma 1.5, which adds those that a folder lacks as soon as it opens it."""
@@ -37,7 +37,7 @@ _LATER_TABLES = {
     "databases": "SELECT 'default' AS id, 'default_database' AS name, 'default_tenant' AS tenant_id",
     "embedding_metadata_array": "SELECT NULL AS rowid, NULL AS id, NULL AS key, NULL AS string_value, "
     "NULL AS int_value, NULL AS float_value, NULL AS bool_value WHERE FALSE",
-}  # a view has no row numbers of its own
+}  # with a `rowid`, since views have none
 # Folders of `chroma run` may have other databases, with collections of the same names.
 _ENTRIES = (
     "SELECT c.id, c.name, c.dimension, c.config_json_str, c.schema_str, v.id, vm.seq_id, r.id, rm.seq_id "
@@ -66,20 +66,20 @@ class CollectionEntry(NamedTuple):
 
     schema: str | None
     vectors: str | None
-    """Its vector segment, which names the folder of its index."""
+    """Its vector segment, after which the folder of its index is named."""
 
     indexed: int | None
-    """The last change that the index files have; None or 0 if they were never written."""
+    """The last change in the index files; None or 0 if they were never written."""
 
     records: str | None
     """Its metadata segment: its part of the tables with records."""
 
     applied: int | None
-    """The last change that these tables have."""
+    """The last change in these tables."""
 
     @property
     def configurations(self) -> tuple[object, object]:
-        """Everything that Chroma stores about index and embedding function."""
+        """The JSON values in which Chroma stores the settings of the index and the embedding function."""
         return _parsed(self.configuration), _parsed(self.schema)
 
     @property
@@ -89,7 +89,7 @@ class CollectionEntry(NamedTuple):
 
     @property
     def is_flushed(self) -> bool | None:
-        """Whether the index files hold all records; None if the database does not tell."""
+        """Whether the index files hold all records; None if the database has no number of the last change."""
         return None if self.applied is None else (self.indexed or 0) >= self.applied
 
 
@@ -98,11 +98,11 @@ class CollectionEntry(NamedTuple):
 
 @contextmanager
 def reading(folder: Path, *, seconds: float = READ_SECONDS) -> Iterator[sqlite3.Connection]:
-    """Keep one state of the database for some queries; one that does not exist yet is empty.
+    """Open the database in one state for several queries; a missing database is empty.
 
     Raises:
-        TargetBusy: Another program keeps it locked for longer than some seconds.
-        UpsertCliError: It cannot be read, or lacks a table or a column.
+        TargetBusy: Another program keeps the database locked for longer than `seconds`.
+        UpsertCliError: The database cannot be read, or lacks a table or a column.
     """
     with _understood(folder), closing(_opened(folder / DATABASE_NAME, seconds=seconds)) as database:
         database.execute("BEGIN")
@@ -111,10 +111,10 @@ def reading(folder: Path, *, seconds: float = READ_SECONDS) -> Iterator[sqlite3.
 
 @contextmanager
 def writing(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Hold a write transaction; the database has to exist.
+    """Hold a write transaction in a database, which has to exist.
 
     Raises:
-        TargetBusy: Another program holds one.
+        TargetBusy: Another program holds a write transaction.
         UpsertCliError: The file may not be written, or is not a database.
     """
     with (
@@ -146,12 +146,12 @@ def _opened(path: Path, *, seconds: float) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if not error_name(error).startswith(_NEEDS_WRITING):
             raise
-    # A program that was killed left a transaction, which has to be undone before anything can be read.
+    # A killed program left a transaction, which has to be undone before the database can be read.
     return connect(path, mode="rw", seconds=seconds)
 
 
 def _show_todays_tables(database: sqlite3.Connection) -> None:
-    """Put views of today's tables in front of older ones, for this connection alone; nothing is written."""
+    """Put temporary views of today's tables in front of older ones, for this connection alone."""
     if not is_older(applied_migrations(database)):
         return
     tables = {str(name) for (name,) in database.execute(_TABLES)}
@@ -178,7 +178,7 @@ def _seq_number(value: int | bytes | None) -> int | None:
 
 @contextmanager
 def _understood(folder: Path) -> Iterator[None]:
-    """Turn errors of a database into those that tell a user what to do about it."""
+    """Turn errors of a database into errors with a remedy."""
     try:
         yield
     except sqlite3.Error as error:
@@ -212,9 +212,9 @@ def error_name(error: sqlite3.Error) -> str:
 
 
 def applied_migrations(database: sqlite3.Connection) -> dict[str, int]:
-    """Return the last migration of each kind that a database has; empty while it has no tables, or not all of them.
+    """Return the last migration of each kind that a database has; empty until it has all tables.
 
-    Chroma makes the tables one after the other, and one that was killed at that goes on when it opens the database.
+    Chroma makes the tables one after the other. After a crash it makes the rest when it opens the database again.
     """
     if database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
         return {}
@@ -223,17 +223,17 @@ def applied_migrations(database: sqlite3.Connection) -> dict[str, int]:
 
 
 def is_older(found: Mapping[str, int]) -> bool:
-    """Tell whether Chroma would change a database by opening it; a new one is not older."""
+    """Return whether Chroma would upgrade a database by opening it, given its migrations; a new database has none."""
     return bool(found) and any(found.get(kind, 0) < last for kind, last in KNOWN_MIGRATIONS.items())
 
 
 def find_entry(database: sqlite3.Connection, collection: str) -> CollectionEntry | None:
-    """Return the entry of a collection; None if there is none, or Chroma has not yet made all tables."""
+    """Return the entry of a collection; None if it is missing, or the database does not have all tables yet."""
     return next(_entries(database, collection), None)
 
 
 def describe(database: sqlite3.Connection, collection: str) -> CollectionInfo | None:
-    """Return the description of a collection; None if the database has none of that name."""
+    """Return the description of a collection; None if it is missing."""
     entry = find_entry(database, collection)
     return None if entry is None else _description(database, entry)
 

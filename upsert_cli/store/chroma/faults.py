@@ -1,4 +1,4 @@
-"""The meaning of Chroma's errors: a faulty row, a transient error, or a fault that the user has to fix."""
+"""The meaning of Chroma's errors: a faulty row, an error that passes, or a fault that the user has to fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRY_SECONDS = 30.0  # seconds that another program may keep the database locked
-DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's repeat the whole value
+DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's messages repeat a whole value
 
 _DATA_FAULTS = {"DuplicateIDError", "InvalidArgumentError", "InvalidDimensionException", "BatchSizeExceededError"}
 # The same classes of error mean a damaged collection when they come from reading the queue.
@@ -43,19 +43,19 @@ _REMEDIES = (
 
 
 def is_data_fault(error: BaseException) -> bool:
-    """Tell whether a call failed because of one of its rows, or of their number."""
+    """Return whether a call failed because of one of its rows, or of their number."""
     if not isinstance(error, ValueError | TypeError | OverflowError) and type(error).__name__ not in _DATA_FAULTS:
         return False
     return not _speaks_of(error, _COLLECTION_WORDS)
 
 
 def is_of_kind(error: BaseException, *names: str) -> bool:
-    """Tell whether an error is of a class of Chroma's: they can be imported only with Chroma, or not at all."""
+    """Return whether an error is of one of Chroma's classes, by name: importing them takes long, or is impossible."""
     return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tell whether the same call may work a moment later."""
+    """Return whether the same call may work a moment later."""
     return _speaks_of(error, _LOCK_WORDS)
 
 
@@ -63,7 +63,7 @@ retrying_locks = functools.partial(call_with_retries, is_passing=is_passing, sec
 
 
 def lacks_vector(error: object) -> bool:
-    """Tell whether an error, or its message, says that the index lacks a vector: then all asked for together fail."""
+    """Return whether an error or its message means that the index lacks a vector, which fails a whole request."""
     return "finding id" in str(error)
 
 
@@ -91,7 +91,7 @@ def string_fault(what: str, value: Any) -> str | None:
 
 
 def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
-    """Return the error that tells a user what to do about one of Chroma's; None if it is a bug."""
+    """Return an error with a remedy for an error of Chroma's; None if it is a bug."""
     if isinstance(error, UpsertCliError):
         return error
     if (limit := limit_reached(error, by_words=True)) is not None:
@@ -104,7 +104,7 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
 
 @contextmanager
 def understood(target: Target) -> Iterator[None]:
-    """Turn Chroma's errors that are no row's fault into errors that a user can act on."""
+    """Turn Chroma's errors that no row has caused into errors with a remedy."""
     try:
         yield
     except BaseException as error:
@@ -115,14 +115,14 @@ def understood(target: Target) -> Iterator[None]:
 
 
 def ask(target: Target, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call Chroma, wait for locks on a folder's database, and turn errors into those that a user can act on."""
+    """Call Chroma, wait for locks on a folder's database, and turn errors into errors with a remedy."""
     with understood(target):
         return retrying_locks(functools.partial(call, *args, **kwargs))
 
 
 def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
-    # chromadb raises a bare Exception with the server's words for an answer that it does not know; the session says
-    # that a request is unacceptable, which here is no row's fault.
+    # chromadb raises a bare Exception with the server's words for an answer that it does not know. In a write,
+    # `Unacceptable` blames a row and was caught before.
     if is_of_kind(error, "ChromaError", "Unacceptable") or type(error) is Exception:
         return server_fails(target.path, target.collection, reason(error))
     if isinstance(error, ValueError | TypeError | LookupError | AttributeError) and _is_raised_by_chromadb(error):
@@ -132,7 +132,7 @@ def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
 
 
 def server_fails(url: str, collection: str, reason: str) -> UpsertCliError:
-    """Return the error for a server's answer that is no row's fault and that does not pass."""
+    """Return the error for a failure of a server that no row has caused and that does not pass."""
     where = f" on the collection {collection}" if collection else ""
     return UpsertCliError(
         message=f"{url} fails{where} ({reason}); its own log says more. Once the server is repaired, try again"
@@ -140,7 +140,7 @@ def server_fails(url: str, collection: str, reason: str) -> UpsertCliError:
 
 
 def _is_raised_by_chromadb(error: BaseException) -> bool:
-    """Tell whether an error was raised inside of chromadb, which takes answers of a server apart without a check."""
+    """Return whether chromadb raised an error, which uses the answers of a server unchecked."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -153,7 +153,7 @@ def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:
     for words, remedy in _REMEDIES:
         if _speaks_of(error, words):
             return unusable(target.path, reason=reason(error), remedy=remedy)
-    # The engine's own errors; a panic of its Rust code is a BaseException, and not of a class that can be imported.
+    # Errors of the engine. A panic of its Rust code is a BaseException of a class that cannot be imported.
     if is_of_kind(error, "ChromaError", "PanicException"):
         return TargetDamaged(path=target.path, collection=target.collection, detail=reason(error))
     return None

@@ -27,7 +27,7 @@ COPIES = 3  # copies before a folder that keeps changing is reported as busy
 
 
 def readable_copy(folder: LocalFolder, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
-    """Return a copy of database and index, if Chroma would upgrade them, or if anything to be written is read-only."""
+    """Return a copy of database and index if Chroma would upgrade them, or may not write to one of its files."""
     lease, files = folder.lease_path(), _files(folder)
     if is_older(found := migrations_of(folder.path)):
         size = sum(size for size, _ in files.values())
@@ -40,10 +40,10 @@ def readable_copy(folder: LocalFolder, notify: Callable[[str], None]) -> Abstrac
 
 @contextmanager
 def _copied(folder: LocalFolder) -> Iterator[LocalFolder]:
-    """Copy into a temporary folder, change to it, and remove it in the end.
+    """Copy a folder into a temporary one, change to the copy, and remove it in the end.
 
     Raises:
-        TargetBusy: Another program kept writing to it.
+        TargetBusy: Another program kept writing to the folder.
         UpsertCliError: The temporary folder has no room for it, or a file cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="upsert-cli-", ignore_cleanup_errors=True) as name:
@@ -55,11 +55,11 @@ def _copied(folder: LocalFolder) -> Iterator[LocalFolder]:
                 break
         else:
             raise TargetBusy(path=str(folder.path))
-        os.chdir(copy)  # see `LocalFolder.enter`
+        os.chdir(copy)  # see `enter_folder`
         try:
             yield replace(folder, path=copy, is_copy=True)
         finally:
-            os.chdir(folder.path)  # the copy can be removed then
+            os.chdir(folder.path)  # out of the copy, which is removed next
 
 
 def _files(folder: LocalFolder) -> dict[Path, tuple[int, int]]:

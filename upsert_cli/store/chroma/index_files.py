@@ -1,4 +1,4 @@
-"""The vector index of a collection in a folder, looked at without Chroma: its files, and the rows queued for it."""
+"""The vector index of a collection in a folder, examined without Chroma: its files, and the rows queued for it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _IN_QUEUE = "FROM embeddings_queue WHERE topic LIKE '%/' || ? AND seq_id > ?"
 
 @dataclass(frozen=True, slots=True)
 class IndexFiles:
-    """The index of a collection, by the database and the files in its folder."""
+    """The index of a collection, as the database and the files show it."""
 
     folder: Path
-    """That of Chroma."""
+    """The folder of the database."""
 
     collection: str
 
@@ -42,22 +42,22 @@ class IndexFiles:
             return find_entry(database, self.collection)
 
     def path(self) -> Path | None:
-        """Return the folder of the files, which Chroma leaves behind when it deletes the collection."""
+        """Return the folder of the files, which Chroma does not delete with the collection."""
         entry = self.entry()
         return None if entry is None or entry.vectors is None else self.folder / entry.vectors
 
     def was_written(self) -> bool:
-        """Tell whether the files were ever written."""
+        """Return whether the files were ever written."""
         return (entry := self.entry()) is not None and entry.written_index is not None
 
     def is_flushed(self) -> bool | None:
-        """Tell whether the files hold all records; None where that is not known."""
+        """Return whether the files hold all records; None if it is not known."""
         with suppress(UpsertCliError):  # the database is locked, or cannot be read
             return None if (entry := self.entry()) is None else entry.is_flushed
         return None
 
     def reading_flushes(self) -> bool:
-        """Tell whether Chroma would write the files by merely reading: so much is queued for them."""
+        """Return whether so much is queued that Chroma would write the files even if it only reads."""
         with reading(self.folder) as database:
             if (entry := find_entry(database, self.collection)) is None or entry.vectors is None:
                 return False
@@ -67,11 +67,11 @@ class IndexFiles:
     def check(self, target: Target, *, suspicious: bool = False) -> None:
         """Check that the files exist and are long enough, before Chroma maps them into memory.
 
-        All links are followed, however long that takes, where something is suspicious or the collection is taken as
-        found.
+        All links of a large index are followed only if the last writer died, or for a collection taken as found, since
+        that takes long.
 
         Raises:
-            TargetDamaged: One is missing or was cut; Chroma would end in a segmentation fault sooner or later.
+            TargetDamaged: A file is missing or was cut; Chroma would end in a segmentation fault sooner or later.
         """
         entry = self.entry()
         if entry is None or entry.written_index is None:
@@ -81,9 +81,9 @@ class IndexFiles:
             raise damaged(target, fault)
 
     def check_rows(self, target: Target) -> None:
-        """Check that the index is not older than the records, wherever the rows are that it lacks.
+        """Check that the index is not older than the records.
 
-        A program that has an older index in memory writes it over a newer one, and Chroma continues with that.
+        A program that has an older index in memory writes it over a newer one, and Chroma continues with the older one.
 
         Raises:
             TargetDamaged: The index lacks records.
@@ -93,16 +93,16 @@ class IndexFiles:
             raise damaged(target, f"its index is older than its records and lacks {missing:,} of {len(ids):,}")
 
     def is_overwritten(self) -> bool:
-        """Tell whether files that were just written are those of another index, or were cut."""
+        """Return whether files that were just written belong to another index, or were cut."""
         path, ids = self._indexed()
         rows = row_count(path)
         return rows is not None and (rows < len(ids) or files_fault(path, thorough=False) is not None)
 
     def _indexed(self) -> tuple[Path, Set[str]]:
-        """Return the folder of the files, and the ids of the records that did not change after they were written.
+        """Return the folder of the files, and the ids of all records that the files must have.
 
-        The files may have others too. No ids are known where the records' tables are behind the files, since a missing
-        row may have been deleted.
+        There are no such ids if the tables lack changes that the files have, since a row that the tables have may be
+        deleted in the files.
         """
         with reading(self.folder) as database:
             entry = find_entry(database, self.collection)
@@ -116,7 +116,7 @@ class IndexFiles:
     def take_poison(self) -> list[str]:
         """Remove the rows from the queue that the engine can never apply, and return their ids.
 
-        Such a row was never stored, so everything that the collection lists stays.
+        Such a row was never stored, so no record is lost.
         """
         with writing(self.folder) as database:
             if (entry := find_entry(database, self.collection)) is None or entry.records is None:

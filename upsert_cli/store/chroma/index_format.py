@@ -34,7 +34,7 @@ def files_fault(folder: Path, *, thorough: bool) -> str | None:
     header = (folder / "header.bin").read_bytes()
     version, _, _, rows, row_bytes = _HEADER.unpack(header.ljust(_HEADER.size, b"\0")[: _HEADER.size])
     if version != 1:
-        # Zeros instead of a version are damage; any other version is one that we do not know.
+        # Zeros in place of a version are damage; the files of an unknown version are not judged.
         return None if header.strip(b"\0") else f"{folder.name}/header.bin is blank"
     least = {"header.bin": _HEADER_BYTES, "data_level0.bin": rows * row_bytes, "length.bin": 4 * rows}
     least["link_lists.bin"] = 4 * rows
@@ -44,9 +44,9 @@ def files_fault(folder: Path, *, thorough: bool) -> str | None:
 
 
 def _links_end(path: Path, rows: int) -> int:
-    """Return where the links of the last row end: before each row's links is their length in bytes, often 0.
+    """Return where the links of the last row end; the links of each row follow their length in bytes, often 0.
 
-    Links that were cut off are read as none, without an error, and queries that pass there go astray.
+    hnswlib reads links that were cut off as missing, without an error, and queries go astray there.
     """
     content = path.read_bytes()
     offset = 0
@@ -58,21 +58,21 @@ def _links_end(path: Path, rows: int) -> int:
 
 
 def missing_rows(folder: Path, ids: Set[str]) -> int:
-    """Return how many records an index lacks; 0 for files that are not as this version of Chroma writes them."""
+    """Return how many records an index lacks; 0 for files of an unknown form."""
     if (rows := row_count(folder)) is None:
         return 0
     try:
         saved = saved_ids(folder / "index_metadata.pickle")
     except OSError:
         return 0
-    # The index counts rows that were deleted too, so its own number alone would hide as many that were lost.
+    # The number of rows includes deleted ones, so it alone could hide as many lost rows.
     return max(len(ids) - rows, 0 if saved is None else len(ids - saved))
 
 
 def row_count(folder: Path) -> int | None:
-    """Return the number of rows in an index, deleted ones included; None if this version of Chroma did not write it.
+    """Return the number of rows in an index, deleted ones included; None if its files have an unknown form.
 
-    `IndexFiles.check` finds missing and cut files, which are no damage while a writer is at work.
+    A missing or cut file is unknown too: a writer may be at work, and `files_fault` finds real damage.
     """
     try:
         version, _, _, rows, _ = _HEADER.unpack((folder / "header.bin").read_bytes()[: _HEADER.size])
@@ -82,17 +82,17 @@ def row_count(folder: Path) -> int | None:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds plain data: objects have their fields, and no class or function that a file names is looked up."""
+    """An unpickler that makes plain objects with fields, and never imports a class or function that a file names."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ARG002
         return SimpleNamespace
 
 
 def saved_ids(path: Path) -> Set[str] | None:
-    """Return the ids of the records in an index; None if the file is not as a known version of Chroma writes it.
+    """Return the ids of the records in an index; None if its file has an unknown form.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         try:

@@ -1,6 +1,6 @@
-"""A local folder as the location of a collection: Chroma works in our own process there.
+"""A local folder as the location of a collection, which Chroma's library opens in our child process.
 
-Such a folder needs care: nobody else at its files, enough disk space, a sound index.
+A folder needs care: no other program at its files, enough disk space, a sound index.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class LocalFolder(Location):
     in_cloud: ClassVar[bool] = False
 
     path: Path
-    """Absolute."""
+    """An absolute path."""
 
     collection: str
     is_copy: bool = False
-    """Whether it is a temporary copy, which may be upgraded without a word."""
+    """Whether it is a temporary copy."""
 
     @property
     def index(self) -> IndexFiles:
-        """The collection's index."""
+        """The index of the collection."""
         return IndexFiles(self.path, self.collection)
 
     def in_use(self, holder: Holder) -> TargetInUse:
-        """Name the folder, which is taken as a whole."""
+        """Return the error for the whole folder."""
         return TargetInUse(path=str(self.path), holder=str(holder))
 
     def describe(self) -> CollectionInfo | None:
@@ -62,10 +62,10 @@ class LocalFolder(Location):
             return describe(database, self.collection)
 
     def require_lists(self) -> None:
-        """Check nothing, since the Chroma that is installed stores lists."""
+        """Do nothing, since the installed Chroma stores lists."""
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
-        """Ask the database, which has to exist."""
+        """Read them from the database, which has to exist."""
         with reading(self.path) as database:
             if not (self.path / DATABASE_NAME).is_file():
                 raise UpsertCliError(
@@ -80,12 +80,12 @@ class LocalFolder(Location):
         return None if found is None else found.state
 
     def has_chunks(self) -> bool:
-        """Look in the tables."""
+        """Search the tables."""
         tables = self.tables()
         return tables is not None and tables.has_chunks()
 
     def tables(self) -> RecordTables | None:
-        """Return the tables, with the changes that are queued for them."""
+        """Return the tables and the changes that are queued for them."""
         return RecordTables.find(self.path, self.collection)
 
     def enter(self) -> None:
@@ -93,7 +93,7 @@ class LocalFolder(Location):
         enter_folder(self.path)
 
     def lease_path(self) -> Path:
-        """Return a file in the folder itself, which every load sees, with any journal."""
+        """Return a file in the folder itself, which loads with any journal see."""
         return self.path / LEASE_NAME
 
     def open(
@@ -123,16 +123,16 @@ class LocalFolder(Location):
     # -- other programs ------------------------------------------------------------------------------------------------
 
     def probe(self) -> None:
-        """Check for a foreign writer, for whom Chroma would wait for a quarter of an hour."""
+        """Check that no other program writes, for which Chroma would wait for a quarter of an hour."""
         try:
             if (self.path / DATABASE_NAME).exists():
                 with writing(self.path):
-                    pass  # so nobody else writes
+                    pass  # no other program writes
         except TargetBusy as error:
             raise TargetBusy(path=str(self.path), program=_named(find_openers(self.path, patience=0.0))) from error
 
     def require_alone(self, *, parent: int = 0) -> None:
-        """Look for processes that have the files open, and for a writer that cannot be seen."""
+        """Search for processes that have the files open, and probe for a writer that is invisible."""
         openers = find_openers(self.path)
         openers.pop(parent, None)
         self.probe()
@@ -144,7 +144,7 @@ class LocalFolder(Location):
             )
 
     def reading_flushes(self) -> bool:
-        """Ask the database how much is queued for the index, and from how much on it is written."""
+        """Compare the number of queued rows with the threshold for a flush."""
         return self.index.reading_flushes()
 
     # -- repair --------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class LocalFolder(Location):
             yield
 
     def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
-        """Return a copy if Chroma would upgrade the folder, or if anything to be written is read-only."""
+        """Return a copy of an older or a read-only folder."""
         return readable_copy(self, notify)
 
 

@@ -1,7 +1,7 @@
-"""The store in Chroma as a reader: records, nearest records, stale chunks, and whether the index holds all vectors.
+"""The store in Chroma as a reader: records, nearest records, stale chunks, and checks of the vectors.
 
-Chroma counts and lists records from its database and never notices that their vectors are gone. Asked for a vector that
-the index lacks, it fails for all that are asked for together.
+Chroma counts and lists records from its database and does not notice missing vectors. A request for a vector that the
+index lacks fails as a whole.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from upsert_cli.store.base import Vectors
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 
 FIRST_CHUNKS: dict[str, Any] = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
-"""A filter that finds the first chunks of items; keys of these names may also be an item's own."""
+"""A filter that finds the first chunks of items; an item may have metadata keys of these names too."""
 
 
 class ChromaReader(OpenCollection):
-    """The records of an open collection, as far as they are read; see `base.Store`."""
+    """An open collection whose records are read; see `base.Store`."""
 
     def compare(self, ids: Sequence[str], hashes: Sequence[str]) -> Comparison:
         """Compare documents with their records."""
@@ -60,14 +60,14 @@ class ChromaReader(OpenCollection):
         return [record for which in parts for record in self._records(**which, where=where)]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, array[float]]:
-        """Return the vectors that the index has of these records."""
+        """Return the vectors of these records, without those that the index lacks."""
         parts = (self._call(stored_vectors, self._chroma, part) for part in parts_of(ids, self._read_rows))
         return {one: array("f", vector.tobytes()) for found in parts for one, vector in found.items()}
 
     def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         """Return the records of a scope."""
         found = self._metadata(limit=self._within_quota(rows), offset=start)
-        # Filtered here: Chroma would apply a filter of its own to all records for every page.
+        # Filtered here, since Chroma would apply a filter to all records for every page.
         of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
         return len(found), [RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
 
@@ -75,7 +75,7 @@ class ChromaReader(OpenCollection):
         """Return the records nearest to a vector."""
         include = ["documents", "metadatas", "distances"]
         found = self._ask(self._chroma.query, query_embeddings=vector, n_results=rows, where=where, include=include)
-        # One answer for each vector that was asked for.
+        # The answer has one list for each vector in the request.
         columns = (found[name][0] for name in ("distances", "documents", "metadatas"))
         return [
             Record(one, text, dict(metadata or {}), distance=float(distance))
@@ -91,7 +91,7 @@ class ChromaReader(OpenCollection):
         )
 
     def _ask(self, method: Callable[..., Any], *, where: dict[str, Any] | None = None, **asked: Any) -> Any:
-        """Call a method that takes the user's filter; see `_call`."""
+        """Call a method with the user's filter; see `_call`."""
 
         def ask() -> Any:
             try:
@@ -107,18 +107,18 @@ class ChromaReader(OpenCollection):
         return self._call(ask)
 
     def _records(self, **asked: Any) -> list[Record]:
-        """Return records with documents and metadata, as `get` is asked: by ids, or limit and offset, and a filter."""
+        """Return records with documents and metadata; `asked` goes to Chroma's `get`."""
         read = self._ask(self._chroma.get, **asked, include=["documents", "metadatas"])
         columns = zip(read["ids"], read["documents"], read["metadatas"], strict=True)
         return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
 
     def _metadata(self, **asked: Any) -> dict[str, dict[str, Any]]:
-        """Return the metadata of records by their ids, as `get` is asked."""
+        """Return the metadata of records by their ids; `asked` goes to Chroma's `get`."""
         read = self._call(self._chroma.get, **asked, include=["metadatas"])
         return {one: dict(metadata or {}) for one, metadata in zip(read["ids"], read["metadatas"] or [], strict=True)}
 
     def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return the metadata of those records that exist."""
+        """Return the metadata of records by their ids, without missing records."""
         found: dict[str, dict[str, Any]] = {}
         for part in parts_of(_storable(ids), self._read_rows):
             found |= self._metadata(ids=part)
@@ -134,7 +134,7 @@ class ChromaReader(OpenCollection):
     # -- chunks --------------------------------------------------------------------------------------------------------
 
     def may_have_chunks(self) -> bool:
-        """Tell whether there may be chunks."""
+        """Return whether there may be chunks."""
         return bool(self._call(self._chroma.get, where=FIRST_CHUNKS, limit=1, include=[])["ids"])
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
@@ -145,7 +145,7 @@ class ChromaReader(OpenCollection):
             is_kept = (average and chunks[object_id]) if number == AVERAGE_NUMBER else number < chunks[object_id]
             if not is_kept:
                 found.setdefault(object_id, []).append(member)
-        # Items that are split now, and stored as one record.
+        # Items that are split now, but are stored as one record.
         for identifier, metadata in self._metadata_of([one for one in asked if chunks[one]]).items():
             hashed = metadata.get(HASH_KEY)
             if hashed is not None and not is_chunk(hashed):
@@ -153,7 +153,7 @@ class ChromaReader(OpenCollection):
         return found
 
     def _chunks_of(self, items: Sequence[str]) -> Iterator[tuple[str, int, RecordRef]]:
-        """Yield item, number and record of all stored chunks of some items."""
+        """Yield the item, the number and the record of each stored chunk of some items."""
         known = frozenset(items)
         for start in itertools.count(0, self._read_rows):
             where: Any = {OBJECT_KEY: {"$in": list(items)}}
@@ -184,5 +184,5 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
 
 
 def _storable(ids: Sequence[str]) -> list[str]:
-    """Return the ids that can be stored, each once: asking for another one would fail for all."""
+    """Return the different ids that can be stored; a request for any other id would fail as a whole."""
     return [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]

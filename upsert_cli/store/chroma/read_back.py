@@ -1,4 +1,4 @@
-"""Reading vectors back: a few of them at every opening, and with `verify` each one, next to its record's hash."""
+"""Checks of stored vectors: a glance at every opening, and all of them, with the hashes, for `verify`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ if TYPE_CHECKING:
 
     from upsert_cli.store.base import Vectors
 
-GLANCE_ROWS = 16  # rows read back from either end of the collection after a clean end
-SUSPICIOUS_ROWS = 512  # rows read back from the newest after an unclean end: at least the last write
-QUERIES = 8  # of those rows, how many have to find themselves
-SAME_DISTANCE = 1e-3  # of a vector to itself, where rounding alone gives some 1e-6
-ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ by as much, garbage mostly does
+GLANCE_ROWS = 16  # rows to read from either end of the collection after a clean end
+SUSPICIOUS_ROWS = 512  # newest rows to read after an unclean end: at least the last write
+QUERIES = 8  # of these rows that are looked for by their own vectors
+SAME_DISTANCE = 1e-3  # at most from a vector to itself; rounding alone gives some 1e-6
+ODD_FACTOR = 100.0  # times longer or shorter than usual; the vectors of one model never are, garbage mostly is
 
 
 # -- at every opening --------------------------------------------------------------------------------------------------
 
 
 def check_vectors(target: Target, collection: Collection, *, count: int, ours: bool, suspicious: bool) -> None:
-    """Read vectors back, more of them if something is suspicious, and query by a few of them.
+    """Read the oldest and the newest vectors, and query by a few of them.
 
-    Where all records are `ours`, a vector of zeros is damage, since this tool writes none.
+    Args:
+        target: The target that a message names.
+        collection: The open collection.
+        count: The number of its records.
+        ours: Whether this tool made the collection, so that a vector of zeros is damage.
+        suspicious: Whether to read more vectors, since the last writer died.
 
     Raises:
         TargetDamaged: Vectors are missing, or the index does not find them.
@@ -54,18 +59,18 @@ def _vectors_fault(collection: Collection, start: int, rows: int, *, ours: bool)
         return f"{where} {zeros} have a vector of zeros"
     asked = vectors[:: -(-rows // QUERIES)]
     lost = sum(distance is not None for distance in lost_vectors(collection, asked))
-    # The index is an approximate one: a row that cannot be reached is no damage yet, many are.
+    # The index is approximate: a few rows that it does not find are no damage.
     return f"{where} {lost} of {len(asked)} are not found by their own vector" if 2 * lost > len(asked) else None
 
 
 def lost_vectors(collection: Collection, vectors: Sequence[Vectors] | Vectors) -> list[float | None]:
-    """Return, for each vector, the distance of the nearest record if that is too far to be its own, else None."""
+    """Return, for each vector, the distance of the nearest record if that cannot be its own record, else None."""
     import numpy as np
 
     configuration = collection.configuration_json.get("hnsw") or {}
     space = (collection.metadata or {}).get("hnsw:space", configuration.get("space"))  # versions before 1.0, later ones
     if not len(vectors) or space == "ip":
-        return [None] * len(vectors)  # by the inner product a vector need not be nearest to itself
+        return [None] * len(vectors)  # by the inner product, another vector may be nearer
     vectors = np.stack(list(vectors))
     found = collection.query(query_embeddings=vectors, n_results=1, include=["distances"])["distances"] or []
     nearest = np.array([distances[0] if distances else np.inf for distances in found])
@@ -82,12 +87,12 @@ def checked(
     """Return the faults of some records.
 
     Args:
-        chroma: The collection.
-        records: From number `start` on.
-        start: The number of the first one.
-        every: Each record whose number is divisible by it has to find itself by a query.
-        dimension: Numbers of each vector.
-        identity: The model's, which is part of the hashes; None if the records have none.
+        chroma: The open collection.
+        records: The records from number `start` on.
+        start: The number of the first record.
+        every: Each record whose number is divisible by it is also looked for by a query.
+        dimension: The length that each vector has to have.
+        identity: That of the model, which is part of the hashes; None if the records have no hashes.
     """
     vectors = stored_vectors(chroma, [record.id for record in records])
     unreadable = {
@@ -116,7 +121,7 @@ def checked(
 
 
 def _unreachable(chroma: Collection, vectors: Mapping[str, Vectors]) -> dict[str, str]:
-    """Return the records, with the fault, that a query by their own vector does not find."""
+    """Return the fault of each record that a query by its own vector does not find."""
     lost = lost_vectors(chroma, list(vectors.values()))
     return {
         one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
@@ -131,12 +136,8 @@ def _content_fault(record: Record, identity: str) -> str | None:
     return stored_fault(record.text or "", record.metadata, identity)
 
 
-class _Lost(Exception):
-    """Raised when fewer vectors came back than were asked for."""
-
-
 def stored_vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]:
-    """Return the vectors that the index has; those that it lacks are found by bisecting."""
+    """Return the vectors of records, without those that the index lacks, which are found by bisecting."""
     found: dict[str, Vectors] = {}
 
     def read(part: Sequence[str]) -> None:
@@ -145,11 +146,11 @@ def stored_vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]
         got = chroma.get(ids=list(part), include=["embeddings"])
         vectors = got["embeddings"]
         if vectors is None or len(vectors) != len(part):
-            raise _Lost
+            raise LookupError("fewer vectors came back than were asked for")
         found.update(zip(got["ids"], (np.asarray(vector, dtype=np.float32) for vector in vectors), strict=True))
 
     def is_lost(error: BaseException) -> bool:
-        return isinstance(error, _Lost | TypeError) or lacks_vector(error)
+        return type(error) in (LookupError, TypeError) or lacks_vector(error)
 
     failing_rows(ids, read, is_data_fault=is_lost)
     return found
@@ -168,7 +169,7 @@ def _vector_fault(vector: Any, dimension: int) -> str | None:
 
 
 def _odd_lengths(vectors: dict[str, Vectors]) -> dict[str, str]:
-    """Return the vectors that are far longer or shorter than others of one model; a cosine would not show it."""
+    """Return the fault of each vector that is far longer or shorter than usual, which no cosine distance shows."""
     import numpy as np
 
     lengths = {one: float(np.linalg.norm(vector.astype(np.float64))) for one, vector in vectors.items()}

@@ -26,7 +26,7 @@ WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with this many,
 
 
 class ChromaStore(ChromaReader):
-    """The records of an open collection; see `base.Store`."""
+    """An open collection whose records are read and written; see `base.Store`."""
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed."""
@@ -67,19 +67,19 @@ class ChromaStore(ChromaReader):
             self._queue.wrote(rows, characters)
 
     def _check_takes_any(self, error: BaseException) -> None:
-        """Check that rows are to blame for an error with which each of them failed.
+        """Check that Chroma takes a harmless record after an error with which each row failed.
 
         Raises:
-            UpsertCliError: A harmless record is refused as well.
+            UpsertCliError: Chroma refuses the harmless record too, so no row is to blame.
         """
         import numpy as np
 
         vectors = np.full((1, self._target.model.dimension), 0.5, dtype=np.float32)
         try:
-            # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
+            # An update of a missing id takes the same way as a row, and changes nothing.
             self._chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
         except UpsertCliError:
-            raise  # the server, not the record
+            raise  # the server failed, which says nothing about the record
         except Exception as also:
             remedy = "try another version of chromadb, then restart the task"
             what = f"Chroma refuses any record: {reason(error)}"
@@ -90,7 +90,7 @@ class ChromaStore(ChromaReader):
         return self._within_quota(min(WRITE_ROWS, self._max_batch))
 
     def _as_returned(self, batch: WriteBatch) -> WriteBatch:
-        """Return a batch whose kept vectors, and those that items bring, come back bit by bit from a cosine index."""
+        """Return a batch whose copied vectors, and those that items bring, come back bit by bit from a cosine index."""
         if batch.vectors is None or not self._is_cosine or self._location.in_cloud:
             return batch
         is_kept = self._target.space is not None
@@ -115,7 +115,7 @@ class ChromaStore(ChromaReader):
         )
 
     def _documents(self, rows: WriteBatch) -> list[str | None]:
-        """Return the documents to write: an empty one for none, where Chroma would keep an old one in its place."""
+        """Return the documents to write, with an empty one where one goes: for None, Chroma would keep the old one."""
         lacking = [one for one, text in zip(rows.ids, rows.texts, strict=True) if text is None]
         replaced = {record.id for record in self.fetch(lacking) if record.text} if lacking else set()
         return ["" if one in replaced else text for one, text in zip(rows.ids, rows.texts, strict=True)]
@@ -123,14 +123,14 @@ class ChromaStore(ChromaReader):
     # -- the collection as a whole -------------------------------------------------------------------------------------
 
     def rename(self, name: str, *, aside: str | None) -> int:
-        """Rename the collection, after one that has the name already."""
+        """Rename the collection, after the one that has the name now."""
         if aside is not None:
             self._rename(name, aside)
         try:
             self._rename(self._target.collection, name)
         except BaseException:
             if aside is not None:
-                with suppress(Exception):  # the first error counts; another call renames it as well
+                with suppress(Exception):  # the first error counts, and another call completes the renaming
                     self._rename(aside, name)
             raise
         return self.opened.count
@@ -142,11 +142,11 @@ class ChromaStore(ChromaReader):
             self._lease.owe(name, None)
 
     def drop(self) -> int:
-        """Delete the collection, so that nothing of it has to be restored."""
+        """Delete the collection, with the files of its index."""
         index = None if self._location.index is None else self._location.index.path()
         self._call(self._client.delete_collection, self._target.collection)
         if index is not None:
-            shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
+            shutil.rmtree(index, ignore_errors=True)
         if self._lease is not None:
             with understood(self._target):  # the disk of the lock file may be full
                 self._lease.owe(self._target.collection, None)

@@ -1,4 +1,4 @@
-"""Rows that Chroma would reject, be poisoned by or change silently, found before anything is sent to it."""
+"""Rows that Chroma would reject, change silently or be poisoned by, found before they are sent to it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CLOUD_VALUE_BYTES = 4_096
 
 
 def row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int, str]:
-    """Return the faults of rows by their index.
+    """Return one line of reason for each faulty row, by its index.
 
     Raises:
-        Refusal: Their vectors are not of the collection's dimension.
+        Refusal: The vectors are not of the collection's dimension.
     """
     texts = [text or "" for text in rows.texts] if rows.vectors is not None else [""] * len(rows.ids)
     faults = {
@@ -51,7 +51,7 @@ def row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int,
 
 
 def _cloud_fault(identifier: str, text: str, metadata: Mapping[str, Any]) -> str | None:
-    """Return one line of reason why the cloud would refuse a row for its size; None if it is within the quotas."""
+    """Return one line of reason why a row is over the quotas of Chroma Cloud, or None."""
     values = {key: value for key, value in metadata.items() if value is not None}
     texts = {key: value for key, value in values.items() if isinstance(value, str)}
     sizes = (
@@ -72,7 +72,7 @@ def _bytes(text: str) -> int:
 
 
 def _row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
-    """Return one line of reason why Chroma would reject a row, be poisoned by it or change it; None if it is good."""
+    """Return one line of reason why Chroma cannot store a row, or None."""
     return (
         string_fault("the id", identifier)
         or (None if identifier else "the id is empty")

@@ -1,4 +1,4 @@
-"""A Chroma server as the location of a collection: it looks after its own files, and others may use it too."""
+"""A Chroma server as the location of a collection, which others may use at the same time."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server(Location):
-    """A server; each of its collections has a lease of its own, for the loads with the same journal."""
+    """A server, with a lease for each collection that loads with the same journal share."""
 
-    index: ClassVar[None] = None  # it looks after its own
+    index: ClassVar[None] = None  # the server takes care of its files
 
     address: Address
     collection: str
     leases: Path
-    """Absolute; only loads with the same journal see the leases there."""
+    """An absolute path in the journal."""
 
     access: Access
     retry_for: float
-    """Seconds."""
+    """How long to keep retrying failed requests, in seconds."""
 
     @classmethod
     def at(cls, chroma: str, collection: str, *, leases: Path, retry_for: float, variables: str) -> Server:
@@ -48,7 +48,7 @@ class Server(Location):
 
     @property
     def in_cloud(self) -> bool:
-        """Whether the quotas of Chroma Cloud apply; another server only limits the size of a request."""
+        """Whether the quotas of Chroma Cloud apply; other servers only limit the size of a request."""
         return self.address.is_cloud
 
     def describe(self) -> CollectionInfo | None:
@@ -58,7 +58,7 @@ class Server(Location):
         return None if found is None else database.info(found)
 
     def state(self) -> CollectionState | None:
-        """Ask the server for the collection and its number of records; only some servers count the changes."""
+        """Ask the server for the collection and its number of records; some servers also count the changes."""
         with self._asking() as database:
             if (found := database.collection(self.collection)) is None or (count := database.count(found)) is None:
                 return None
@@ -70,10 +70,10 @@ class Server(Location):
         with self._asking() as database:
             counted = [(database.info(found), database.count(found)) for found in database.collections()]
         listed = [(info, count) for info, count in counted if count is not None]  # the others are gone by now
-        return sorted(listed, key=lambda one: one[0].name)
+        return sorted(listed, key=lambda listing: listing[0].name)
 
     def has_chunks(self) -> bool:
-        """Ask the server, if the collection is of this tool."""
+        """Ask the server, if this tool made the collection."""
         with self._asking() as database:
             found = database.collection(self.collection)
             return found is not None and database.info(found).stamp is not None and database.has_chunks(found)
@@ -96,18 +96,18 @@ class Server(Location):
         return self.leases / f"{digest[:DIGEST_CHARACTERS]}.lease"
 
     def in_use(self, holder: Holder) -> TargetInUse:
-        """Name the collection; the others of the server are free."""
+        """Return the error for the collection; the others of the server are free."""
         return TargetInUse(path=str(self.address), collection=self.collection, holder=str(holder))
 
     def open(
         self,
         target: Target,
         *,
-        unclean: bool = False,  # noqa: ARG002  # how we ended says nothing about a server
+        unclean: bool = False,  # noqa: ARG002  # a server outlives its writers
         lease: Lease | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> tuple[ChromaStore, Opened]:
-        """Check that it is a server that we can talk to, and open the collection."""
+        """Check the server's version and database, and open the collection."""
         from upsert_cli.store.chroma.client import connect_server
         from upsert_cli.store.chroma.records import ChromaStore
 

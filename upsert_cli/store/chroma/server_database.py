@@ -1,6 +1,6 @@
-"""A database of a Chroma server, asked by plain requests: its collections, and their records page by page.
+"""A database of a Chroma server, read by plain requests: its collections, and their records page by page.
 
-Chroma's library, whose import alone takes as long as many pages, is needed only to write, to query and to filter.
+Chroma's library is needed only to write, to query and to filter; its import takes as long as many pages.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other an
 ANSWER_NUMBERS = 1 << 19  # numbers of all vectors in an answer: 10 MB of JSON, and 17 MB of memory once it is parsed
 LISTED = 100  # collections a request
 _GONE = 404
-_NO_COLLECTION = "00000000-0000-0000-0000-000000000000"  # an id that Chroma gives to none
-_UNACCEPTABLE = 422  # the status of all answers that `HttpSession` calls so, too
-_NO_NAME = 400  # the status for a name that no tenant or database can have
+_NO_COLLECTION = "00000000-0000-0000-0000-000000000000"  # an id that no collection has
+_UNACCEPTABLE = 422  # stands for every answer that raises `Unacceptable`
+_INVALID_NAME = 400  # the status for a name that no tenant or database can have
 
 
 class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
     """One database of a server, and the session to it."""
 
     def __init__(self, address: Address, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
-        """Check that there is a Chroma server of version 1 with this database.
+        """Check that a Chroma server of version 1 answers and has the database.
 
         Args:
-            address: Tenant and database may be missing, if the server tells which ones the token is for.
+            address: The server; tenant and database may be None if the server knows those of the token.
             access: The credentials.
             retry_for: How long to keep retrying failed requests, in seconds.
             notify: Called with a message about a retry.
@@ -56,7 +56,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         self.session.close()
 
     def collection(self, name: str) -> dict[str, Any] | None:
-        """Return the server's description of a collection; None if it does not exist."""
+        """Return the server's description of a collection; None if it is missing."""
         status, found = self._ask("GET", name)
         return None if status == _GONE else dict(self._value(status, found, name))
 
@@ -68,7 +68,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
             yield from part
 
     def count(self, found: dict[str, Any]) -> int | None:
-        """Return the number of records of a collection, by its description; None if it was deleted since."""
+        """Return the number of records of a described collection; None if it was deleted by now."""
         status, count = self._ask("GET", str(found["id"]), "count")
         return None if status == _GONE else int(self._value(status, count, found["name"]))
 
@@ -81,9 +81,9 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         where: dict[str, Any] | None = None,
         with_vectors: bool = False,
     ) -> list[Record]:
-        """Return `rows` records of a collection, by its description, or fewer; see `Store.fetch`.
+        """Return at most `rows` records of a described collection; see `Store.fetch`.
 
-        A record whose vector the server's index lacks has none.
+        A record has no vector if the server's index lacks it.
         """
         include = ["documents", "metadatas"]
         most = min(rows, CLOUD_ROWS) if self._address.is_cloud else rows
@@ -103,7 +103,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         ]
 
     def _got(self, found: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the answer to a request for records; None if the index lacks a vector that it asks for."""
+        """Return the answer to a request for records; None if the index lacks one of the requested vectors."""
         status, read = self._ask("POST", str(found["id"]), "get", json=asked)
         if "embeddings" in asked["include"] and status not in GOOD and lacks_vector(read["message"]):
             return None
@@ -113,7 +113,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         return dict(self._value(status, read, found["name"]))
 
     def _vectors(self, found: dict[str, Any], ids: Sequence[str]) -> dict[str, array[float]]:
-        """Return the vectors that the index has; those that it lacks are found by bisecting."""
+        """Return the vectors of records, without those that the index lacks, which are found by bisecting."""
         vectors: dict[str, array[float]] = {}
 
         def read(part: Sequence[str]) -> None:
@@ -127,24 +127,24 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
 
     @staticmethod
     def info(found: dict[str, Any]) -> CollectionInfo:
-        """Return the description that a collection gives of itself, out of the server's."""
+        """Return our description of a collection from the server's."""
         configurations = (found.get("configuration_json") or {}, found.get("schema") or {})
         return info_of(str(found["name"]), found.get("dimension"), found.get("metadata") or {}, *configurations)
 
     def has_chunks(self, found: dict[str, Any]) -> bool:
-        """Tell whether a collection may have chunks."""
-        from upsert_cli.store.chroma.queries import FIRST_CHUNKS  # takes longer to load than most requests
+        """Return whether a collection may have chunks."""
+        from upsert_cli.store.chroma.queries import FIRST_CHUNKS  # imported late: it takes longer than most requests
 
         return bool(self.fetch(found, start=0, rows=1, where=FIRST_CHUNKS))
 
     def require_lists(self) -> None:
         """Check that the server stores lists, by an upsert into a collection that cannot exist.
 
-        A server reads the whole request before it looks for the collection, and the version that it reports is the same
-        for all of them.
+        A server parses the whole request before it searches for the collection. Its version does not help: all servers
+        report the same.
         """
         if self._address.is_cloud:
-            return  # it is always the newest
+            return  # the cloud always has the newest version
         probe = {"ids": ["probe"], "embeddings": [[0.5]], "metadatas": [{"probe": ["list"]}]}
         status, _ = self._ask("POST", _NO_COLLECTION, "upsert", json=probe)
         if status == _UNACCEPTABLE:
@@ -160,7 +160,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         return self._request(method, "tenants", self.tenant, "databases", self.name, "collections", *parts, **options)
 
     def _request(self, method: str, *parts: str, version: str = "v2", **options: Any) -> tuple[int, Any]:
-        """Return the status of an answer and its value: `error` and `message` of an error."""
+        """Return the status of an answer and its value, with `error` and `message` for an error."""
         path = "/".join(quote(part, safe="") for part in ("api", version, *parts))
         try:
             answer = self.session.request(method, f"{self._address.url}/{path}", **options)
@@ -172,7 +172,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
         """Return the value of a good answer.
 
         Raises:
-            UpsertCliError: It is an error that Chroma reports.
+            UpsertCliError: The answer is an error that Chroma reports.
         """
         if status in GOOD:
             return value
@@ -193,7 +193,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
                     f"--chroma {url}/TENANT/DATABASE, or in CHROMA_TENANT and CHROMA_DATABASE"
                 )
         status, found = self._request("GET", "tenants", tenant, "databases", database)
-        if status in (_GONE, _NO_NAME):
+        if status in (_GONE, _INVALID_NAME):
             raise UpsertCliError(
                 message=f"{url} has no database {database} of a tenant {tenant}; create it there, or name "
                 f"another as --chroma {url}/TENANT/DATABASE"
@@ -203,7 +203,7 @@ class ServerDatabase(AbstractContextManager["ServerDatabase", None]):
 
     def _check_version(self) -> None:
         if self._address.is_cloud:
-            return  # it is always the newest
+            return  # the cloud always has the newest version
         found = ""
         for version in ("v2", "v1"):
             try:

@@ -1,4 +1,4 @@
-"""The stamp by which a collection names the model that made it, and the check that ours may write to it."""
+"""The stamp by which a collection names its model, and the check that another model may not write to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAMP_QUERY_PREFIX = "upsert_cli_query_prefix"
 STAMP_POOLING = "upsert_cli_pooling"
 STAMP_WEIGHTS = "upsert_cli_weights"
 STAMP_VERSION = "upsert_cli_version"
-# The names under which Chroma stores its default function, the one that our default model equals.
+# The names under which Chroma stores its default function, which our default model equals.
 _DEFAULT_FUNCTIONS = ("default", "onnx_mini_lm_l6_v2")
 _OLD_SETTINGS = {
     "hnsw:space": "space",
@@ -30,7 +30,7 @@ _OLD_SETTINGS = {
 
 
 def stamp(target: Target) -> dict[str, str | int]:
-    """Return the metadata that names the model of a new collection; without a model, only the tool is named."""
+    """Return the metadata that names the model of a new collection, or only the tool if there is no model."""
     model = target.model
     if not embeds(model.name):
         return {STAMP_VERSION: target.tool_version}
@@ -48,7 +48,7 @@ def stamp(target: Target) -> dict[str, str | int]:
 
 
 def _stamped(metadata: Mapping[str, Any]) -> ModelIdentity | None:
-    """Return the model in a collection's stamp; collections of older versions name neither prefixes nor weights."""
+    """Return the model in a collection's stamp, or None; stamps of older versions have no prefixes and weights."""
     if STAMP_MODEL not in metadata:
         ours = STAMP_VERSION in metadata
         return ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0) if ours else None
@@ -64,9 +64,10 @@ def _stamped(metadata: Mapping[str, Any]) -> ModelIdentity | None:
 
 
 def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *configurations: object) -> CollectionInfo:
-    """Return the description that a collection gives of itself.
+    """Return the description of a collection.
 
-    The metadata has the stamp; the configurations are everything that Chroma stores about index and embedding function.
+    The metadata has the stamp. The configurations are the JSON values in which Chroma stores the settings of the index
+    and the embedding function.
     """
     functions = stored_values("embedding_function", *configurations)
     function = next((each for each in functions if isinstance(each, dict) and each.get("name")), {})
@@ -85,10 +86,11 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
 
 
 def contradicts(hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-    """Tell whether versions before 1.0 set an index up in its collection's metadata, where the engine looks for it.
+    """Return whether the metadata of a collection sets up its index in another way than the configuration.
 
-    The configuration has defaults in its place, and any change to it makes them count: the index is then read by
-    another distance than it was built with, and vectors come back as zeros (measured with 1.5.9).
+    Versions before 1.0 put these settings into the metadata, and the engine reads them there. The configuration has
+    defaults, which count after any change to it: the index is then read by another distance than it was built with, and
+    vectors come back as zeros (measured with 1.5.9).
     """
     return any(metadata.get(old, hnsw.get(name)) != hnsw.get(name) for old, name in _OLD_SETTINGS.items())
 
@@ -109,10 +111,10 @@ def stored_values(key: str, *configurations: object) -> Iterator[Any]:
 
 
 def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
-    """Refuse a collection that was made with another model, and return warnings where that is not known.
+    """Check that the target's model made a collection, and return warnings if that is not known.
 
     Raises:
-        Refusal: Its stamp or its stored embedding function names another model, or its vectors have another length.
+        Refusal: The stamp or the stored embedding function names another model, or the vectors have another length.
     """
     model = target.model
     if info.stamp is not None:
@@ -124,7 +126,7 @@ def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
 
 
 def _own_vectors(target: Target, info: CollectionInfo) -> Iterator[str]:
-    """Yield a warning if kept vectors of a named function meet vectors of items, of which nothing is known."""
+    """Yield a warning if copied vectors of a named function meet vectors of items, whose model is not known."""
     if target.function and info.stamp is not None and not embeds(info.stamp.name) and info.dimension is not None:
         yield (
             f"the collection {target.collection} in {target.path} does not say which model made its vectors, and the "
@@ -133,7 +135,7 @@ def _own_vectors(target: Target, info: CollectionInfo) -> Iterator[str]:
 
 
 def _other_space(target: Target, info: CollectionInfo) -> Iterator[str]:
-    """Yield a warning if kept vectors get into a collection that measures distances in another way."""
+    """Yield a warning if copied vectors get into a collection with another distance."""
     if target.space and info.space and target.space != info.space:
         yield (
             f"the collection {target.collection} in {target.path} measures distances as {info.space}, and the source "
@@ -142,7 +144,7 @@ def _other_space(target: Target, info: CollectionInfo) -> Iterator[str]:
 
 
 def _unknown_weights(target: Target, made_by: ModelIdentity) -> tuple[str, ...]:
-    """Return a warning if weights of the user's own meet a collection of a version that did not stamp any."""
+    """Return a warning if the user's own weights meet a collection whose stamp has no weights."""
     weights = target.model.weights
     if made_by.weights is not None or weights is None or weights.is_published or not embeds(made_by.name):
         return ()
@@ -153,7 +155,7 @@ def _unknown_weights(target: Target, made_by: ModelIdentity) -> tuple[str, ...]:
 
 
 def _unknown_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
-    """Refuse a collection of another program whose embedding function contradicts; otherwise return warnings."""
+    """Refuse another program's collection if its embedding function contradicts the model; else return warnings."""
     model = target.model
     if info.function is None or (info.default_function and info.named_model is None):
         return (
@@ -175,7 +177,7 @@ def _unknown_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
 
 
 def _refuse(target: Target, differences: Iterable[tuple[str, str, str]]) -> None:
-    """Raise for the first difference to the model that made a collection, if there is any."""
+    """Raise a `Refusal` for the first difference from the model that made a collection, if there is one."""
     where = f"the collection {target.collection} in {target.path}"
     for what, had, asked in differences:
         remedy = "load with that, or into another --collection"
@@ -197,7 +199,7 @@ def _refuse(target: Target, differences: Iterable[tuple[str, str, str]]) -> None
 
 
 def _short(model: str) -> str:
-    """Return a model's name without its maker, since sentence-transformers are named with and without it."""
+    """Return a model's name without its maker, which embedding functions may leave out."""
     return model.rpartition("/")[2].lower()
 
 

@@ -1,14 +1,14 @@
 """The records of a collection in a folder, read page by page from Chroma's tables, without Chroma and without a lease.
 
-A page is found by the number of the record before it, so the last one costs no more than the first. Vectors are not in
+A page is found by the number of the record before it, so the last page costs no more than the first. Vectors are not in
 the tables.
 
-Chroma queues a write, and takes it into the tables a moment later; but never, if a row that it cannot store stands
-before it, or if the folder cannot be opened any more. Here such a row counts as well: a load stores it in another form,
-or rejects it by name.
+Chroma queues a write, and applies it to the tables a moment later. It never does if a row that it cannot store precedes
+the write in the queue, or if it cannot open the folder. So the queue is read too: a load stores such a row in another
+form, or rejects it by name.
 
-All of it is read in a process that has no Chroma open. Chroma brings an SQLite of its own, and two of them in one
-process do not see each other's locks; each time one closes the file, the system even drops the locks of the other.
+The process that reads the tables has no Chroma open. Chroma brings another SQLite, and two of them in one process do
+not see each other's locks. When one closes the file, the system even drops the locks of the other.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from upsert_cli.store.target import CollectionState
 
 LOCKED_SECONDS = 30.0  # seconds to wait for a writer; a load into the same folder commits for a second at a time
 DOCUMENT_KEY = "chroma:document"
-HIDDEN_PREFIX = "chroma:"  # of keys that are no metadata
+HIDDEN_PREFIX = "chroma:"  # how keys begin that are no metadata
 QUEUED_FROM = 1 << 62  # the numbers of queued records begin after those of all records in tables
 _ADD, _UPDATE, _DELETE = 0, 1, 3  # operations of the queue; 2 is an upsert
 
-# The plus keeps SQLite from the index on the segment, by which it would sort all records for each page.
+# Because of the plus, SQLite does not use the index on the segment, with which it would sort all records for each page.
 _NUMBERS = "SELECT id, CAST(embedding_id AS BLOB) FROM embeddings WHERE id > ? AND +segment_id = ? ORDER BY id LIMIT ?"
 _OF_ITEMS = (
     "SELECT e.id, CAST(e.embedding_id AS BLOB) FROM embedding_metadata m JOIN embeddings e ON e.id = m.id "
@@ -65,8 +65,7 @@ _CHANGE = "SELECT operation, metadata FROM embeddings_queue WHERE seq_id = ?"
 _STORED = (
     "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND embedding_id IN (SELECT value FROM json_each(?))"
 )
-# Records are queued first, and then applied to the tables of the collection's metadata segment. This finds the segment
-# only if it has applied everything that is queued for the collection.
+# Finds the metadata segment of a collection only if its tables have all changes that are queued for the collection.
 _APPLIED = (
     "SELECT m.segment_id FROM collections c JOIN databases d ON c.database_id = d.id "
     "JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA' JOIN max_seq_id m ON m.segment_id = s.id "
@@ -74,7 +73,7 @@ _APPLIED = (
     "AND typeof(m.seq_id) = 'integer' AND NOT EXISTS "
     "(SELECT 1 FROM embeddings_queue q WHERE q.seq_id > m.seq_id AND q.topic LIKE '%/' || c.id)"
 )
-# For the ids and hashes of a JSON object. Equal hashes are not returned, which spares a third of the time.
+# Compares the ids and hashes of a JSON object, and returns only differences, which saves a third of the time.
 _CHANGED = (
     "SELECT wanted.key, COALESCE(v.string_value, '') FROM json_each(?) wanted "
     "LEFT JOIN embeddings e ON e.segment_id = ? AND e.embedding_id = wanted.key "
@@ -84,25 +83,25 @@ _CHANGED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordTables:
-    """The tables with the records of a collection at the time when they were found."""
+    """The tables with the records of a collection, as of one moment."""
 
     folder: Path
 
     segment: str
-    """The collection's part of the tables."""
+    """The metadata segment of the collection: its part of the tables."""
 
     state: CollectionState
-    """Changes are negative while some are only queued, which get other numbers later; records are those after them."""
+    """With the queued changes; `changes` is negative while there are any, since they get other numbers later."""
 
     queued: dict[str, list[int]]
-    """The numbers of the changes that the tables do not have yet, by record."""
+    """By id of a record, the numbers of its changes that the tables do not have yet."""
 
     new: dict[int, str]
-    """The ids of records that are not in the tables, by the number of their first change, in that order."""
+    """By the number of its first change, the id of each record that the tables do not have, in that order."""
 
     @classmethod
     def find(cls, folder: Path, collection: str) -> RecordTables | None:
-        """Return the tables of a collection; None if no collection has that name."""
+        """Return the tables of a collection; None if it is missing."""
         with reading(folder, seconds=LOCKED_SECONDS) as database:
             entry = find_entry(database, collection)
             if entry is None or entry.records is None:
@@ -130,7 +129,7 @@ class RecordTables:
             while numbers := database.execute(_NUMBERS, (number, self.segment, rows)).fetchall():
                 if page := [*self._after_changes(database, _readable(database, numbers))]:
                     return page
-                number = numbers[-1][0]  # queued changes delete the whole page
+                number = numbers[-1][0]  # since queued changes delete the whole page
             return [*islice(self._new_after(database, number), rows)]
 
     def _after_changes(self, database: sqlite3.Connection, page: Iterable[Record]) -> Iterator[Record]:
@@ -141,7 +140,7 @@ class RecordTables:
                 yield changed._replace(number=record.number, fault=record.fault)
 
     def _new_after(self, database: sqlite3.Connection, number: int) -> Iterator[Record]:
-        """Yield the records that the tables do not have, after one with a number."""
+        """Yield the records after a number that the tables do not have."""
         for first, identifier in self.new.items():
             if QUEUED_FROM + first > number:
                 record = _changed(database, self.queued[identifier], identifier, None)
@@ -149,7 +148,7 @@ class RecordTables:
                     yield record._replace(number=QUEUED_FROM + first)
 
     def has_chunks(self) -> bool:
-        """Tell whether a record is a chunk of an item."""
+        """Return whether a record is a chunk of an item."""
         with reading(self.folder, seconds=LOCKED_SECONDS) as database:
             found = database.execute(_HAS_CHUNKS, (HASH_KEY, f"%{CHUNK_MARK}", self.segment)).fetchone()
         return found is not None
@@ -161,7 +160,7 @@ class RecordTables:
             return [record for record in _readable(database, numbers) if record.fault is None]
 
     def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
-        """Yield the count and the number of each record that ends a run of `rows` records, and of the last record."""
+        """Yield the end of each run of `rows` records: how many records come up to there, and the last one's number."""
         count = number = 0
         while numbers := self._numbers_after(number, rows=rows):
             count, number = count + len(numbers), numbers[-1]
@@ -175,11 +174,11 @@ class RecordTables:
 
 
 def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, bytes]]) -> list[Record]:
-    """Return records by number and id, with a fault if they are in a damaged part of the file; bisect to find it."""
+    """Return records by number and id; those in a damaged part of the file, found by bisecting, have a fault."""
     try:
         return [*_records(database, numbers)]
     except sqlite3.DatabaseError as error:
-        if error_name(error) and not error_name(error).startswith("SQLITE_CORRUPT"):  # a text that is no UTF-8 has none
+        if error_name(error) and not error_name(error).startswith("SQLITE_CORRUPT"):  # bad UTF-8 has no name
             raise
         if len(numbers) > 1:
             middle = len(numbers) // 2
@@ -222,10 +221,10 @@ def _value(columns: list[Any]) -> Any:
 def _changed(
     database: sqlite3.Connection, changes: Sequence[int], identifier: str, record: Record | None
 ) -> Record | None:
-    """Return a record as queued changes leave it; None if it does not exist before or after them."""
+    """Return a record with its queued changes; None if they delete it, or update a missing record."""
     for number in changes:
         row = database.execute(_CHANGE, (number,)).fetchone()
-        if row is not None:  # otherwise the tables have it by now
+        if row is not None:  # otherwise the tables have the change by now
             record = _after(record, identifier, operation=row[0], values=json.loads(row[1] or "{}") or {})
     return record
 
@@ -251,11 +250,10 @@ def _after(record: Record | None, identifier: str, *, operation: int, values: di
 
 
 def changed_hashes(folder: Path, collection: str, hashes: Mapping[str, str]) -> dict[str, str]:
-    """Return, by id, the stored `upsert_hash` of each record that is not certain to have the given one.
+    """Return, by id, the stored `upsert_hash` of each record that may differ from the given one.
 
-    It is empty where the database does not tell for certain. A record may exist all the same: other versions of Chroma
-    may have other tables, records may be queued, or the database may be locked or in need of recovery. Chroma itself
-    knows then.
+    The hash is empty if the database does not show it. The record may exist even so: the tables may be those of another
+    version, changes may be queued, or the database may be locked or need recovery. Then only Chroma can answer.
     """
     unknown = dict.fromkeys(hashes, "")
     try:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _FIRST_VERSIONS = (("metadb", 5, "1.0"), ("sysdb", 10, "1.3"), ("metadb", 6, "1.5"))
 """The versions of Chroma that brought some migrations; measured with 0.6.3, 1.0.0, 1.2.2, 1.3.0, 1.4.1 and 1.5.0."""
 
-# A record without a document, as versions before 1.0 queued it: today's engine ends at it. The tables have the record
-# already, and only the index, which needs no document, is still to take it from the queue.
+# Versions before 1.0 queued a missing document as null, which today's engine does not survive. The tables have such a
+# record already. Only the index is still to take it from the queue, and needs no document.
 _NULL_DOCUMENTS = (
     """UPDATE embeddings_queue SET metadata = json_remove(metadata, '$."chroma:document"') """
     """WHERE metadata LIKE '%"chroma:document": null%' AND json_type(metadata, '$."chroma:document"') = 'null'"""
@@ -41,7 +41,7 @@ def connect_upgraded(folder: LocalFolder, target: Target) -> tuple[Client, str |
         target: The target that a message names.
 
     Raises:
-        Refusal: A newer version of Chroma wrote the folder; or an older one did, and the load will be refused.
+        Refusal: A newer version of Chroma wrote the folder, or another model made a collection of an older version.
     """
     from upsert_cli.store.chroma.client import connect_folder
 
@@ -78,7 +78,7 @@ def migrations_of(folder: Path) -> dict[str, int]:
 
 
 def _is_newer(found: Mapping[str, int], known: Mapping[str, int]) -> bool:
-    """Tell whether a database has migrations that a version of Chroma with those `known` has never heard of."""
+    """Return whether a database has migrations that are not among the known ones."""
     return any(last > known.get(kind, 0) for kind, last in found.items())
 
 
@@ -89,7 +89,7 @@ def version_before(found: Mapping[str, int]) -> str:
 
 
 def _require_known(found: Mapping[str, int], target: Target) -> None:
-    """Check that the Chroma that is installed knows the migrations, by those that it applies to a new folder."""
+    """Check that the installed Chroma knows the migrations: those that it applies to a new folder."""
     from upsert_cli.store.chroma.client import connect_folder
 
     with tempfile.TemporaryDirectory(prefix="upsert-cli-") as empty:

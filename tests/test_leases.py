@@ -132,6 +132,18 @@ def test_the_next_holder_sees_a_clean_end(path: Path) -> None:
         assert lease.before.task_id == "done-well"
 
 
+def test_a_lease_keeps_the_settings_that_earlier_holders_owe(path: Path) -> None:
+    """A holder that dies right after it took the lease loses no setting that an earlier holder did not restore."""
+    with Lease.take(path, Holder.this_process()) as lease:
+        lease.owe("docs", 345)
+        lease.owe("texts", 700)
+        lease.owe("texts", None)
+    Lease.take(path, Holder.this_process()).release()
+    with Lease.take(path, Holder.this_process()) as lease:
+        assert lease.before is not None
+        assert lease.before.owed == lease.holder.owed == {"docs": 345}
+
+
 @pytest.mark.parametrize("content", [b"\0" * 512, b'{"pid": 1', b"[]", b"7", b'{"pid": 1}', b"\xff\xfe"])
 def test_torn_facts_are_an_unknown_unclean_holder(path: Path, content: bytes) -> None:
     """Facts that make no sense are neither an error nor a clean end."""

@@ -22,8 +22,7 @@ from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault
 from upsert_cli.store.chroma.read_back import checked, stored_vectors
 
 if TYPE_CHECKING:
-    from upsert_cli.store.address import CLOUD_ROWS
-from upsert_cli.store.base import Vectors
+    from upsert_cli.store.base import Vectors
 
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 

@@ -23,7 +23,6 @@ from upsert_cli.pipeline.stages import Stages
 from upsert_cli.pipeline.write import write
 from upsert_cli.sources.item import START, Item
 from upsert_cli.store.base import Comparison, RecordRef, Verdict
-from upsert_cli.store.child_process import StoreAbandoned
 
 
 def _unchanged() -> Iterator[Batch]:
@@ -69,7 +68,7 @@ class StuckStore:
         self.begun.set()
         self.abandoned.wait(20)
         self.ended.set()
-        raise StoreAbandoned
+        raise RuntimeError("abandoned")
 
     def abandon(self) -> None:
         """End the write."""

@@ -63,3 +63,9 @@ def test_each_part_of_the_stamp_counts(key: str, value: str | int, tmp_path: Pat
     target = a_target(tmp_path)
     with pytest.raises(Refusal, match=str(value)):
         check_model(target, _described(metadata={**stamp(target), key: value}))
+
+
+def test_a_stored_function_without_a_usable_configuration_has_only_a_name() -> None:
+    """Other programs may store anything as the configuration of an embedding function."""
+    info = info_of("default", None, {}, {"embedding_function": {"name": "something", "config": "text"}})
+    assert info.function == "of the embedding function something"

@@ -59,22 +59,22 @@ def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str
         UsageFault: There are only rows without the id field.
     """
     without_id: tuple[Reject, dict[str, Any]] | None = None
+    is_found = False  # whether a row has the field, so that only the ids of single rows are at fault
     for row, item in probed:
         if isinstance(item, Item):
             return row, item
-        if id_field is None or not isinstance(row, dict):
-            continue
-        if field_at(row, id_field, _ABSENT) is not _ABSENT:
-            id_field = None  # the field exists, so only this row's id is at fault
-        else:
-            without_id = without_id or (item, row)
-    if id_field is not None and without_id is not None:
-        reject, fields = without_id
-        raise UsageFault(
-            message=f"{reject.source}, row {reject.row}: there is no `{id_field}`, {_has(fields)}; "
-            f"--id-field names the id, --id-from row or hash makes one for each row"
-        )
-    return None
+        if id_field is not None and isinstance(row, dict):
+            if field_at(row, id_field, _ABSENT) is not _ABSENT:
+                is_found = True
+            else:
+                without_id = without_id or (item, row)
+    if without_id is None or is_found:
+        return None
+    reject, fields = without_id
+    raise UsageFault(
+        message=f"{reject.source}, row {reject.row}: there is no `{id_field}`, {_has(fields)}; "
+        f"--id-field names the id, --id-from row or hash makes one for each row"
+    )
 
 
 def _check_text_fields(item: Item, row: dict[str, Any], recipe: Recipe) -> None:

@@ -24,10 +24,6 @@ _COUNTED_AS = dict.fromkeys(("compare", "may_have_chunks", "find_stale_chunks"),
 _CRASHES = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}
 
 
-class StoreAbandoned(Exception):
-    """Raised by calls on a process that was abandoned."""
-
-
 class ProcessDied(UpsertCliError):
     """Raised when the process ended before it answered."""
 
@@ -195,7 +191,7 @@ class ChildProcess:
         except (EOFError, ConnectionError) as error:
             self._is_dead, self._is_empty, self._opened = True, None, None
             if self._abandoned:
-                raise StoreAbandoned from error
+                raise _abandoned() from error
             target = self._start.target
             raise ProcessDied(path=target.path, collection=target.collection, status=self.await_end()) from error
         except BaseException:
@@ -208,7 +204,7 @@ class ChildProcess:
     def _spawn(self) -> None:
         with self._state:
             if self._abandoned:
-                raise StoreAbandoned
+                raise _abandoned()
             self._popen, self._connection = spawn(verbose=self._verbose)
             self._is_dead = False
         with suppress(OSError):  # it is dead already, which shows when its answer is waited for
@@ -217,7 +213,7 @@ class ChildProcess:
     def _exchange(self, call: Call | None) -> Answer:
         """Send a call, if there is one, and return the next answer; show the messages before it."""
         if self._abandoned:
-            raise StoreAbandoned
+            raise _abandoned()
         if call is not None:
             self._connection.send(call)
         while True:
@@ -227,3 +223,7 @@ class ChildProcess:
             if not isinstance(answer, str):
                 return answer
             self._context.info(answer)
+
+
+def _abandoned() -> Exception:
+    return RuntimeError("the process of the store was abandoned")

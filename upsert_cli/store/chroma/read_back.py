@@ -95,21 +95,13 @@ def checked(
         identity: That of the model, which is part of the hashes; None if the records have no hashes.
     """
     vectors = stored_vectors(chroma, [record.id for record in records])
-    unreadable = {
-        record.id: fault
-        for record in records
-        if (fault := _vector_fault(vectors.get(record.id), dimension)) is not None
-    }
+    unreadable = _unreadable(records, vectors, dimension)
     different: dict[str, str] = {}
     if identity is not None:
         # A vector that came with its item may have any length.
         embedded = [record.id for record in records if not has_own_vector(record.metadata.get(HASH_KEY))]
         unreadable = _odd_lengths({one: vectors[one] for one in embedded if one in vectors}) | unreadable
-        different = {
-            record.id: fault
-            for record in records
-            if record.id not in unreadable and (fault := _content_fault(record, identity)) is not None
-        }
+        different = _different([record for record in records if record.id not in unreadable], identity)
     sample = [record.id for record in records[-start % every :: every] if record.id not in unreadable]
     return CheckedRecords(
         rows=len(records),
@@ -118,6 +110,18 @@ def checked(
         unreachable=_unreachable(chroma, {one: vectors[one] for one in sample}),
         asked=len(sample),
     )
+
+
+def _unreadable(records: Sequence[Record], vectors: Mapping[str, Vectors], dimension: int) -> dict[str, str]:
+    """Return the fault of each record without a valid vector."""
+    faults = ((record.id, _vector_fault(vectors.get(record.id), dimension)) for record in records)
+    return {identifier: fault for identifier, fault in faults if fault is not None}
+
+
+def _different(records: Sequence[Record], identity: str) -> dict[str, str]:
+    """Return the fault of each record whose content does not fit its hash."""
+    faults = ((record.id, _content_fault(record, identity)) for record in records)
+    return {identifier: fault for identifier, fault in faults if fault is not None}
 
 
 def _unreachable(chroma: Collection, vectors: Mapping[str, Vectors]) -> dict[str, str]:

@@ -72,8 +72,8 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
     functions = stored_values("embedding_function", *configurations)
     function = next((each for each in functions if isinstance(each, dict) and each.get("name")), {})
     spaces = (space for space in stored_values("space", *configurations) if isinstance(space, str))
-    config, function_name = function.get("config") or {}, function.get("name")
-    function_model = config.get("model_name") or config.get("model")
+    config, function_name = function.get("config"), function.get("name")
+    function_model = (config.get("model_name") or config.get("model")) if isinstance(config, dict) else None
     return CollectionInfo(
         name=name,
         dimension=dimension,

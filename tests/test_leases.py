@@ -135,9 +135,8 @@ def test_the_next_holder_sees_a_clean_end(path: Path) -> None:
 def test_a_lease_keeps_the_settings_that_earlier_holders_owe(path: Path) -> None:
     """A holder that dies right after it took the lease loses no setting that an earlier holder did not restore."""
     with Lease.take(path, Holder.this_process()) as lease:
-        lease.owe("docs", 345)
-        lease.owe("texts", 700)
-        lease.owe("texts", None)
+        lease.owe({"docs": 345, "texts": 700})
+        lease.owe({"texts": None})
     Lease.take(path, Holder.this_process()).release()
     with Lease.take(path, Holder.this_process()) as lease:
         assert lease.before is not None

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -170,11 +170,10 @@ class Lease:
         """Whether the previous holder, if there was one, finished its work."""
         return self.before is None or self.before.clean
 
-    def owe(self, name: str, setting: int | None) -> None:
-        """Record a setting that the next holder restores if this one dies first; None once it is restored."""
-        owed = {other: value for other, value in self.holder.owed.items() if other != name}
-        if setting is not None:
-            owed[name] = setting
+    def owe(self, settings: Mapping[str, int | None]) -> None:
+        """Record settings that the next holder restores if this one dies first; None for a restored setting."""
+        both = {**self.holder.owed, **settings}
+        owed = {name: setting for name, setting in both.items() if setting is not None}
         if owed != self.holder.owed:
             self.write(replace(self.holder, owed=owed))
 

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -504,11 +504,11 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
     notes: list[tuple[int | None, int]] = []
 
     class Notes(Lease):
-        def owe(self, name: str, setting: int | None) -> None:
-            super().owe(name, setting)
+        def owe(self, settings: Mapping[str, int | None]) -> None:
+            super().owe(settings)
             database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
             (schema,) = database.execute("SELECT schema_str FROM collections").fetchone()
-            notes.append((setting, schema.count('"sync_threshold":345')))
+            notes.append((settings[target.collection], schema.count('"sync_threshold":345')))
 
     with Notes.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
         records, _ = open_store(target, lease=lease)
@@ -525,10 +525,10 @@ def test_a_full_disk_while_the_threshold_is_restored_is_said(target: Target, end
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
 
     class Full(Lease):
-        def owe(self, name: str, setting: int | None) -> None:
-            if setting is None:
+        def owe(self, settings: Mapping[str, int | None]) -> None:
+            if settings[target.collection] is None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            super().owe(name, setting)
+            super().owe(settings)
 
     with Full.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
         records, _ = open_store(target, lease=lease)
@@ -541,7 +541,7 @@ def test_the_threshold_that_a_dead_writer_left_is_restored(target: Target) -> No
     make_foreign(target, None, embedding_function=None, configuration={"hnsw": {"sync_threshold": 10_000}})
     path, holder = Path(target.path) / LEASE_NAME, Holder.this_process()
     with Lease.take(path, holder) as lease:
-        lease.owe(target.collection, 345)
+        lease.owe({target.collection: 345})
     with (
         Lease.take(path, holder) as lease,
         opened(target, unclean=True, lease=lease),

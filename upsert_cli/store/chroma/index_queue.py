@@ -172,4 +172,4 @@ class IndexQueue:
     def _owe(self, threshold: int | None) -> None:
         if self._lease is not None:
             with understood(self._target):  # the disk of the lock file may be full
-                self._lease.owe(self._target.collection, threshold)
+                self._lease.owe({self._target.collection: threshold})

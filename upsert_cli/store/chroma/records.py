@@ -138,8 +138,7 @@ class ChromaStore(ChromaReader):
     def _rename(self, name: str, to: str) -> None:
         self._call(self._get(name).modify, name=to)
         if self._lease is not None and (owed := self._lease.holder.owed.get(name)) is not None:
-            self._lease.owe(to, owed)
-            self._lease.owe(name, None)
+            self._lease.owe({to: owed, name: None})
 
     def drop(self) -> int:
         """Delete the collection, with the files of its index."""
@@ -149,5 +148,5 @@ class ChromaStore(ChromaReader):
             shutil.rmtree(index, ignore_errors=True)
         if self._lease is not None:
             with understood(self._target):  # the disk of the lock file may be full
-                self._lease.owe(self._target.collection, None)
+                self._lease.owe({self._target.collection: None})
         return self.opened.count

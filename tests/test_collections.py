@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.terminal import Terminal
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
 

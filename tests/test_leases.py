@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from upsert_cli.errors import LocksUnsupported
-from upsert_cli.locks import UNKNOWN, Holder, Lease, LeaseHeld
+from upsert_cli.leases import UNKNOWN, Holder, Lease, LeaseHeld
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 lease = Lease.take(Path(sys.argv[1]), Holder.this_process("of-another"))
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
@@ -103,7 +103,7 @@ def test_many_peeks_never_keep_a_holder_out(path: Path) -> None:
     """A process that peeks all the time is not mistaken for a holder."""
     Lease.take(path, Holder.this_process()).release()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom upsert_cli.locks import Lease\nprint('peeking', flush=True)\n"
+        "import sys\nfrom pathlib import Path\nfrom upsert_cli.leases import Lease\nprint('peeking', flush=True)\n"
         "while True:\n    Lease.peek(Path(sys.argv[1]))"
     )
     peeking = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)

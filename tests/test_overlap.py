@@ -20,7 +20,7 @@ import pytest
 from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
 LOAD = "upsert-cli run a.jsonl --task-id first --batch-size 16"
@@ -164,7 +164,7 @@ def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items)
 ORPHAN = """
 import sys
 from pathlib import Path
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 with Lease.take(Path(sys.argv[1]), Holder.this_process("of-the-dead")):
     print("held", flush=True)
     sys.stdin.read()

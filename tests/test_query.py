@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.forked import run_python
 from tests.support.terminal import Terminal, read_drawn
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.folder import LEASE_NAME
 

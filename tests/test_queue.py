@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
 SECONDS = 120.0  # seconds after which a test gives up

@@ -14,8 +14,8 @@ from tests.support.loading import a_target, opened, plain_client, some_rows
 from tests.support.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.load.renames import followed_by_tasks
-from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
 

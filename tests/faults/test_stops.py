@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 from tests.support.web_servers import answer, raw_server
 from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.journal import Journal
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
 FEW, MANY = 1_600, 5_000  # rows of one batch; the larger number is run before a release

@@ -27,7 +27,7 @@ from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.locks import Lease
+from upsert_cli.leases import Lease
 
 PENDING, PROCESSING, CANCELED = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.CANCELED
 FEW, MANY = 100, 2_000  # examples

@@ -15,7 +15,7 @@ from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.items import Items
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import UsageFault
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.address import canonical_target
 from upsert_cli.store.locate import location_at
 

@@ -23,7 +23,7 @@ from tests.support.forked import start_python
 from tests.support.loading import a_target, assert_holds, numbered, of_model, plain_client, read_back, some_rows
 from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.base import Verdict, WriteBatch
 from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.chroma.records import ChromaStore

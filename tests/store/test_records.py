@@ -30,7 +30,7 @@ from tests.support.loading import (
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, Prefixes
 from upsert_cli.embedding.identity import Weights
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.base import Verdict, WriteBatch
 from upsert_cli.store.chroma import index_format as index_format_module
 from upsert_cli.store.chroma import index_queue as index_queue_module

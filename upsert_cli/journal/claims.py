@@ -22,7 +22,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.rejects import JsonLines, count_rejects, file_size, rejects_extent, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
-from upsert_cli.locks import Holder, Lease, LeaseHeld
+from upsert_cli.leases import Holder, Lease, LeaseHeld
 
 
 class Claim:

@@ -20,7 +20,7 @@ from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
 from upsert_cli.journal.segments import SEGMENT_TASKS, Record
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
-from upsert_cli.locks import Lease
+from upsert_cli.leases import Lease
 
 Tasks: TypeAlias = list[Task]  # inside the class, `list` is the method
 

@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.leases import Holder
 from upsert_cli.limits import limit_reached
-from upsert_cli.locks import Holder
 from upsert_cli.store.base import Store
 from upsert_cli.store.location import Location
 from upsert_cli.store.target import Opened, Target

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from upsert_cli.errors import LocksUnsupported, TargetBusy, TargetInUse
-from upsert_cli.locks import Holder, Lease, LeaseHeld
+from upsert_cli.leases import Holder, Lease, LeaseHeld
 from upsert_cli.store.base import Record, Store
 from upsert_cli.store.folder import os_fault
 from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target

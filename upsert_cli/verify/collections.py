@@ -12,8 +12,8 @@ from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.leases import Holder
 from upsert_cli.load.renames import complete_renames, followed_by_tasks
-from upsert_cli.locks import Holder
 from upsert_cli.store.address import remedy_for_name, require_collection_name
 from upsert_cli.store.locate import location_at
 from upsert_cli.store.location import Location

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
 
-    from upsert_cli.locks import Lease
+    from upsert_cli.leases import Lease
     from upsert_cli.store.chroma.local import LocalFolder
     from upsert_cli.store.chroma.server import Server
 

@@ -18,7 +18,7 @@ from upsert_cli.store.target import CollectionInfo, Target
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
-    from upsert_cli.locks import Lease
+    from upsert_cli.leases import Lease
 
 LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which kill -9 finds the index half written
 READERS_THRESHOLD = 1_000_000_000  # rows; stored during a load, so that no reader flushes

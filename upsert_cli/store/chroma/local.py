@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse, UpsertCliError
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.chroma.database import describe, describe_all, reading, writing
 from upsert_cli.store.chroma.folder_copy import readable_copy
 from upsert_cli.store.chroma.index_files import IndexFiles

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import TargetInUse
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.address import Access, Address, access_to, address_of
 from upsert_cli.store.base import Record
 from upsert_cli.store.folder import enter_folder

@@ -7,10 +7,9 @@ from typing import NoReturn
 
 import click
 
-from upsert_cli.cli.display.session import Session
+from upsert_cli.cli.display.session import Events
 from upsert_cli.cli.display.streams import flush_streams, is_writable, stdout_fault
-from upsert_cli.cli.display.terminal import Terminal
-from upsert_cli.cli.options.command import events_of
+from upsert_cli.cli.options.command import session_of
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.signals import EndedBySignal, die_by_signal, exit_code_of
@@ -24,11 +23,11 @@ def end_with(error: Exception | EndedBySignal | KeyboardInterrupt, ctx: click.Co
         case click.UsageError():
             show_wrong_usage(error, ctx)
         case Interrupted():
-            _terminal(ctx).error(str(error))
+            session_of(ctx).terminal.error(str(error))
             number = error.signal_number
         case EndedBySignal():
             if error.number != signal.SIGINT:  # the user who pressed Ctrl-C knows
-                _terminal(ctx).error(str(error))
+                session_of(ctx).terminal.error(str(error))
             number = error.number
         case KeyboardInterrupt():  # raised by a library that handles the signal itself
             number = signal.SIGINT
@@ -43,29 +42,30 @@ def show_wrong_usage(error: click.UsageError, ctx: click.Context) -> NoReturn:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:
+        session = session_of(ctx)
         message = " ".join(error.format_message().split())
-        _print_final_events(message, error.exit_code, ctx)
+        _print_final_events(session.events, message, error.exit_code)
         wrong = error.ctx or ctx
         what = "commands" if isinstance(wrong.command, click.Group) else "options"
-        _terminal(ctx).error(f"{message.rstrip('.')} (`{wrong.command_path} --help` lists the {what})")
+        session.terminal.error(f"{message.rstrip('.')} (`{wrong.command_path} --help` lists the {what})")
     ctx.exit(error.exit_code)
 
 
 def _end_with_failure(error: Exception, ctx: click.Context) -> NoReturn:
     shown = _cause_in_the_system(error) or error
     exit_code = exit_code_of(shown)
-    _print_final_events(str(shown), exit_code, ctx)
-    terminal = _terminal(ctx)
+    session = session_of(ctx)
+    _print_final_events(session.events, str(shown), exit_code)
     is_bug = not isinstance(shown, UpsertCliError | OSError)
-    if is_bug or terminal.verbose:
+    if is_bug or session.terminal.verbose:
         import traceback
 
         for line in "".join(traceback.format_exception(shown)).splitlines():
-            terminal.print(line)
+            session.terminal.print(line)
     message = f"this is a bug, please report it ({type(shown).__name__}: {shown})" if is_bug else str(shown)
     # For a task that was never created, the step that should have created it already has an annotation.
     is_second = isinstance(shown, TaskNotFound) and ctx.invoked_subcommand in LOOKING_BACK
-    terminal.error(message, annotated=not is_second)
+    session.terminal.error(message, annotated=not is_second)
     ctx.exit(exit_code)
 
 
@@ -76,14 +76,8 @@ def _cause_in_the_system(error: Exception) -> UpsertCliError | None:
     return limit_reached(error, by_words=isinstance(error, ImportError))
 
 
-def _print_final_events(message: str, exit_code: int, ctx: click.Context) -> None:
-    """Print error and summary for a command that was to print events, unless its report has already done so."""
-    events = events_of(ctx)
-    if events is not None and not events.has_summary and is_writable():
+def _print_final_events(events: Events, message: str, exit_code: int) -> None:
+    """Print error and summary, if events are wanted and the report of the command has not done so already."""
+    if not events.has_summary and is_writable():
         events.error(message, exit_code=exit_code)
         events.summary(None, exit_code=exit_code, seconds=0.0, detail=message)
-
-
-def _terminal(ctx: click.Context) -> Terminal:
-    session: Session | None = ctx.find_root().obj
-    return Terminal.of(ctx) if session is None else session.terminal

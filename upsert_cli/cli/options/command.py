@@ -132,9 +132,7 @@ class Command(click.Command):
         common = {option.name for option in _COMMON_OPTIONS}
         options = {name: value for name, value in ctx.params.items() if name not in common}
         terminal = Terminal.of(ctx)
-        events = Events(terminal, wanted=bool(options.get("json")))
-        if self._prints_events:
-            del options["json"]
+        events = Events(terminal, wanted=self._prints_events and options.pop("json"))
         folder = ctx.params["journal"]
         journal = None if folder is None else Journal(expanded(folder).absolute())
         session = ctx.find_root().obj = Session(journal, terminal, events)
@@ -189,12 +187,14 @@ class Group(click.Group):
         _write(formatter, self.command_sections(ctx) | _option_sections(self, ctx, otherwise=OWN))
 
 
-def events_of(ctx: click.Context) -> Events | None:
-    """Return the events of the running command, even if its options cannot be read; None if it prints none."""
-    if (typed := ctx.meta.get(_PRINTS_EVENTS)) is None:
-        return None
+def session_of(ctx: click.Context) -> Session:
+    """Return the session of the running command; if its options cannot be read, one with their defaults."""
     session: Session | None = ctx.find_root().obj
-    return Events(Terminal.of(ctx), wanted=flag_is_set("json", *typed)) if session is None else session.events
+    if session is not None:
+        return session
+    terminal = Terminal.of(ctx)
+    typed = ctx.meta.get(_PRINTS_EVENTS)
+    return Session(None, terminal, Events(terminal, wanted=typed is not None and flag_is_set("json", *typed)))
 
 
 def _unbroken(text: str) -> str:

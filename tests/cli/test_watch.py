@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -105,6 +106,27 @@ def test_watching_on_a_terminal_replaces_the_frame(terminal: Terminal) -> None:
         assert drawn.rfind(b"\x1b[?25h") > drawn.rfind(b"\x1b[?25l") >= 0
         assert b"Traceback" not in drawn
     claim.release()
+
+
+def test_a_terminal_that_is_gone_does_not_change_the_end(terminal: Terminal) -> None:
+    """A task whose bar can no longer be drawn is still followed to its end, and stdout has all about it."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("t", total=100))
+    claim = start(journal)
+    claim.save(make_checkpoint(30))
+    terminal.env["TERM"] = "xterm-256color"
+    ours, theirs = pty.openpty()
+    process = terminal.start("upsert-cli info t --follow --exit-status", stderr=theirs)
+    os.close(theirs)
+    drawn = b""
+    while b"30/100" not in drawn:
+        drawn += os.read(ours, 65_536)
+    os.close(ours)
+    finish(claim, TaskStatus.DONE)
+    claim.release()
+    shown, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert "status\tdone" in shown
 
 
 def test_a_task_is_followed_to_its_end(terminal: Terminal) -> None:

@@ -30,7 +30,7 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes mil
 def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | None, metrics_file: Path | None) -> int:
     """Run the tasks that `run --enqueue` created, oldest first.
 
-    Ends when nothing is pending; `upsert-cli help queues` says more.
+    Ends when nothing is pending; see `upsert-cli help queues`.
 
     \b
     upsert-cli work --watch

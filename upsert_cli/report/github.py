@@ -47,8 +47,9 @@ def annotation(level: Level, message: str, *, source: str | None = None, row: in
         properties["file"] = _in_workspace(source)
         if row is not None and source.lower().endswith(LINE_FORMATS):
             properties["line"] = str(row)
-    given = ",".join(f"{name}={_escaped(value, more=':,')}" for name, value in properties.items())
-    return f"::{level}{f' {given}' if given else ''}::{_escaped(message)}"
+    listed = ",".join(f"{name}={_escaped(value, more=':,')}" for name, value in properties.items())
+    command = f"{level} {listed}" if listed else level
+    return f"::{command}::{_escaped(message)}"
 
 
 def append_summary(

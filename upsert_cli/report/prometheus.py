@@ -38,7 +38,7 @@ HELP = {
 }
 """The metrics with their help texts; all are gauges."""
 
-_SAMPLE = re.compile(r'([A-Za-z_]\w*)\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\} (\S+)', re.ASCII)
+_SAMPLE = re.compile(r'(?P<name>[A-Za-z_]\w*)\{(?P<labels>(?:\w+="(?:[^"\\]|\\.)*",?)*)\} (?P<value>\S+)', re.ASCII)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
@@ -122,10 +122,11 @@ def _read(path: Path) -> Samples:
         if not line.strip() or line.startswith("#"):
             continue
         found = _SAMPLE.fullmatch(line)
-        if found is None or found[1] not in HELP:
+        if found is None or found["name"] not in HELP:
             raise ValueError(f"line {number} is no metric of upsert-cli's, and it would be lost; name another file")
-        float(found[3])
-        samples[found[1], tuple((name, _plain(text)) for name, text in _LABEL.findall(found[2]))] = found[3]
+        labels = tuple((name, _plain(text)) for name, text in _LABEL.findall(found["labels"]))
+        float(found["value"])  # raises a ValueError for anything but a number
+        samples[found["name"], labels] = found["value"]
     return samples
 
 

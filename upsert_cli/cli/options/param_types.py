@@ -34,9 +34,9 @@ def integer(least: int, most: int | None = None) -> Callable[[Any], int]:
     """Return the type of the whole numbers in a range."""
 
     def convert(value: Any) -> int:
-        number = int(click.INT.convert(value, None, None))
-        _check_range(number, least=least, most=most)
-        return number
+        converted = int(click.INT.convert(value, None, None))
+        _check_range(converted, least=least, most=most)
+        return converted
 
     return convert
 
@@ -45,11 +45,11 @@ def number(least: float, most: float | None = None) -> Callable[[Any], float]:
     """Return the type of the numbers in a range, without `nan`, which compares as if it were in every range."""
 
     def convert(value: Any) -> float:
-        number = float(click.FLOAT.convert(value, None, None))
-        if math.isnan(number):
+        converted = float(click.FLOAT.convert(value, None, None))
+        if math.isnan(converted):
             raise click.BadParameter(f"{value!r} is not a number")
-        _check_range(number, least=least, most=most)
-        return number
+        _check_range(converted, least=least, most=most)
+        return converted
 
     return convert
 

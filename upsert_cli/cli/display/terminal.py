@@ -113,10 +113,10 @@ class Terminal:
         """How to show progress; bars only on a terminal, even with FORCE_COLOR."""
         if self.quiet or self.progress == "none":
             return "none"
-        bars = self.is_terminal and os.environ.get("TERM") != "dumb"
-        if self.progress == "auto":
-            return "bar" if bars else "plain" if os.environ.get("CI") else "none"
-        return "bar" if self.progress == "bar" and bars else "plain"
+        can_draw = self.is_terminal and os.environ.get("TERM") != "dumb"
+        if self.progress == "auto" and not can_draw:
+            return "plain" if os.environ.get("CI") else "none"
+        return "bar" if can_draw and self.progress != "plain" else "plain"
 
     def console(self, *, stderr: bool) -> Console:
         """Return a console of rich, with colors and interactivity as decided here and not by the environment."""

@@ -21,9 +21,12 @@ from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.rejects import JsonLines, read_rejects
 from upsert_cli.journal.spool import Incoming
 from upsert_cli.journal.task import TaskStatus
+from upsert_cli.sources.item import START
+from upsert_cli.sources.rows import Unit
 
 PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
 CANCELED, FAILED, REFUSED = TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED
@@ -410,16 +413,20 @@ def test_a_checkpoint_without_its_rejects_reads_as_none(journal: Journal) -> Non
         assert claim.checkpoint() is None
 
 
-def test_a_new_task_does_not_inherit_the_checkpoint_of_a_lost_one(journal: Journal) -> None:
-    """The files of a task whose record is gone do not make a new task of that id skip rows."""
+def test_a_new_task_does_not_inherit_the_files_of_a_lost_one(journal: Journal) -> None:
+    """A checkpoint and receipts of a task whose record is gone do not make a new task of that id skip rows."""
     journal.create(make_task())
-    claim = start(journal)
-    claim.save(make_checkpoint(40))
-    die(claim)
+    unit = Unit(digest="x", start=START, after=0, end=40)
+    with start(journal) as claim, Receipts.open_at(claim.files.receipts) as receipts:
+        claim.save(make_checkpoint(40))
+        receipts.add(Receipt(unit=unit))
+        die(claim)
     (journal.folder / "tasks-000000.json").unlink()
     (journal.folder / "tasks-000000.json.bak").unlink()
     journal.create(make_task())
-    assert Claim.take(journal, "t").checkpoint() is None
+    with Claim.take(journal, "t") as claim, Receipts.open_at(claim.files.receipts) as receipts:
+        assert claim.checkpoint() is None
+        assert receipts.left_of(unit) == unit
 
 
 # -- canceling --------------------------------------------------------------------------------------------------------

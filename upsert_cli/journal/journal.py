@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import Canceled, JournalDamaged, TaskExists, WrongStatus
-from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.files import reading_from, remove
 from upsert_cli.journal.layout import Layout, TaskFiles
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
@@ -126,8 +126,7 @@ class Journal:
         with self.layout.allocation():
             if self.table.is_taken(task.id):
                 raise TaskExists(task_id=task.id)
-            with writing_to(files.progress):
-                files.progress.unlink(missing_ok=True)  # of a task that was lost with its segment
+            remove(files.of_attempt)  # of a task that was lost with its segment
             with ExitStack() as stack:
                 if incoming is not None:
                     from upsert_cli.journal.spool import moved_to_spool  # late: light commands create no task

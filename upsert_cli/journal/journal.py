@@ -192,7 +192,7 @@ class Journal:
             if (checkpoint := read_checkpoint(self.files(task.id).progress)) is not None:
                 return self._with_progress(task, checkpoint)
             task = self._recorded(task.id)  # a task that is done by now has no progress file any more
-        if task.has_cut_items and task.status.is_final:
+        if task.status.is_final and any("cut" in item for item in task.failed_items):
             checkpoint = read_checkpoint(self.files(task.id).progress)
             return replace(task, failed_items=self._first_rejects(task, checkpoint) or task.failed_items)
         return task

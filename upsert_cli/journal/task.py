@@ -37,13 +37,11 @@ class TaskStatus(enum.StrEnum):
         return self not in (TaskStatus.PENDING, TaskStatus.PROCESSING)
 
 
-_ENDS = frozenset(status for status in TaskStatus if status.is_final)
-
 MOVES: Mapping[TaskStatus, frozenset[TaskStatus]] = {
     # A state that is not final may follow itself: that changes other fields, such as the request to cancel.
     TaskStatus.PENDING: frozenset(TaskStatus) - {TaskStatus.DONE},
     TaskStatus.PROCESSING: frozenset(TaskStatus),
-    **dict.fromkeys(_ENDS, frozenset({TaskStatus.PENDING})),
+    **{status: frozenset({TaskStatus.PENDING}) for status in TaskStatus if status.is_final},
 }
 """The states that may follow each state; only a restart leads out of a final one."""
 
@@ -192,8 +190,8 @@ class Task:
     @property
     def newest_attempt(self) -> Attempt:
         """The running attempt or, if none is running, the last one."""
-        names = (each.name for each in fields(Attempt))
-        return Attempt(**{name: getattr(self, name) for name in names} | {"status": self.status.value})
+        shared = {each.name: getattr(self, each.name) for each in fields(Attempt)}
+        return Attempt(**shared | {"status": self.status.value})
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -277,11 +275,6 @@ class Task:
         if self.has_died:
             return DIED
         return STOPPED if self.status is TaskStatus.FAILED and self.stopped_by else self.status.value
-
-    @property
-    def has_cut_items(self) -> bool:
-        """Whether a failed item was too long for the record; the rejects file has the whole item."""
-        return any("cut" in item for item in self.failed_items)
 
 
 def _attempt(value: Mapping[str, Any]) -> Attempt:

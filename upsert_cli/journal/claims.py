@@ -136,18 +136,13 @@ class Claim:
         Raises:
             UpsertCliError: The rejects file lacks rejects that the task counts.
         """
-        rejects, retry = self.files.rejects, self.files.retry
         found = None if task.status is TaskStatus.DONE else self.checkpoint()
-        if found is not None and found.retried is not None and found.retried < count_rejects(retry):
-            return
+        if found is not None and found.retried is not None and found.retried < count_rejects(self.files.retry):
+            return  # an interrupted retry has rejects left
         length = None if found is None else found.rejects_bytes
-        if count_rejects(rejects, length=length) == task.counts.failed:
-            # Renamed before the checkpoint is saved: after a crash in between, the retry file has all of them.
-            JsonLines.open_at(rejects, file_size(rejects) if length is None else length).close()
-            with writing_to(retry):
-                rejects.replace(retry)
-                sync(retry.parent)
-        elif count_rejects(retry) != task.counts.failed:
+        if count_rejects(self.files.rejects, length=length) == task.counts.failed:
+            self._make_retry_file(length)
+        elif count_rejects(self.files.retry) != task.counts.failed:  # it has all if a crash came before `save`
             raise rejects_lost(task.id, task.counts.failed)
         self.save(
             Checkpoint(
@@ -159,6 +154,14 @@ class Claim:
                 retried=0,
             )
         )
+
+    def _make_retry_file(self, length: int | None) -> None:
+        """Make the rejects file, or its first `length` bytes, the retry file."""
+        rejects, retry = self.files.rejects, self.files.retry
+        JsonLines.open_at(rejects, file_size(rejects) if length is None else length).close()
+        with writing_to(retry):
+            rejects.replace(retry)
+            sync(retry.parent)
 
     def cancel_requested(self) -> bool:
         """Check whether the task is to be canceled; cheap enough to be polled."""

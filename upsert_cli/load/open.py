@@ -21,6 +21,7 @@ from upsert_cli.load.task_sources import read_again, refuse_other_load, signed_a
 from upsert_cli.load.vectors import require_computable
 from upsert_cli.sources.item import START, Position
 
+_NOT_RESUMED = (TaskStatus.DONE, TaskStatus.CANCELED)  # the states that a request with the task's id leaves
 WAIT_STEP = 0.5  # seconds between two attempts to claim a task that another process runs
 
 
@@ -66,24 +67,6 @@ def open_task(
                 return OpenedTask(task=None, skipped=str(error))
             if (opened := _create(draft, context)) is not None:
                 return opened
-
-
-def _create(draft: Draft, context: RunContext) -> OpenedTask | None:
-    """Create the task of a draft, and claim it unless it is queued; return None if another process was faster."""
-    try:
-        task = draft.create()
-    except TaskExists:
-        return None
-    for note in draft.notes:
-        context.info(note)
-    if task.queued:
-        return OpenedTask(task=task, created=True, queued=True)
-    try:
-        return OpenedTask(task=task, claim=Claim.take(draft.journal, task.id), created=True)
-    except TaskRunning:
-        if draft.request.task_id is None:
-            raise
-        return None  # another process asked for the same id, and runs the task
 
 
 def restart_task(
@@ -133,6 +116,24 @@ def _find(journal: Journal, task_id: str) -> Task | None:
         return None
 
 
+def _create(draft: Draft, context: RunContext) -> OpenedTask | None:
+    """Create the task of a draft, and claim it unless it is queued; return None if another process was faster."""
+    try:
+        task = draft.create()
+    except TaskExists:
+        return None
+    for note in draft.notes:
+        context.info(note)
+    if task.queued:
+        return OpenedTask(task=task, created=True, queued=True)
+    try:
+        return OpenedTask(task=task, claim=Claim.take(draft.journal, task.id), created=True)
+    except TaskRunning:
+        if draft.request.task_id is None:
+            raise
+        return None  # another process asked for the same id, and runs the task
+
+
 def _resume(
     journal: Journal,
     task: Task,
@@ -143,36 +144,42 @@ def _resume(
     context: RunContext,
 ) -> OpenedTask:
     """Resume a task that is not done, unless another process runs it; `draft` is the same load."""
-    while True:
-        if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
-            return OpenedTask(task=task)
-        if draft.queued and task.queued and task.status is TaskStatus.PENDING:
-            return OpenedTask(task=task, queued=True)
+    if task.status in _NOT_RESUMED:
+        return OpenedTask(task=task)
+    if draft.queued and task.queued and task.status is TaskStatus.PENDING:
+        return OpenedTask(task=task, queued=True)
+    until = wait_until if if_running == "wait" else 0.0
+    with ExitStack() as held:
         try:
-            claim = Claim.take(journal, task.id)
+            claim = held.enter_context(_await_claim(journal, task.id, wait_until=until, context=context))
         except TaskRunning:
-            if if_running == "skip":
-                now = journal.with_runner(journal.find(task.id))
-                return OpenedTask(task=now, skipped=f"task {task.id} is being run by another process")
-            if if_running == "refuse" or time.monotonic() >= wait_until:
+            if if_running != "skip":
                 raise
-            context.check()
-            time.sleep(WAIT_STEP)
-            task = journal.find(task.id)
-            continue
-        with ExitStack() as held:
-            held.enter_context(claim)
-            task = claim.taken_over()  # once more, now that no other process can change it
-            if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
-                continue
-            # The new options store the same records as the old ones, but may load them in another way.
-            wanted = replace(task, inputs=signed_again(task, draft), options=draft.options, queued=draft.queued)
-            resources = Resources(wanted, leases=claim.leases)
-            skips = if_running == "skip" and not draft.queued
-            if skips and (error := resources.in_use()) is not None:
-                return OpenedTask(task=task, skipped=str(error))
-            _set_back(resources, claim, heeds_cancel=True)
-            return _ready(claim, held)
+            now = journal.with_runner(journal.find(task.id))
+            return OpenedTask(task=now, skipped=f"task {task.id} is being run by another process")
+        task = claim.taken_over()  # read again, now that no other process can change it
+        if task.status in _NOT_RESUMED:
+            return OpenedTask(task=task)
+        # The new options store the same records as the old ones, but may load them in another way.
+        wanted = replace(task, inputs=signed_again(task, draft), options=draft.options, queued=draft.queued)
+        resources = Resources(wanted, leases=claim.leases)
+        skips = if_running == "skip" and not draft.queued
+        if skips and (error := resources.in_use()) is not None:
+            return OpenedTask(task=task, skipped=str(error))
+        _set_back(resources, claim, heeds_cancel=True)
+        return _ready(claim, held)
+
+
+def _await_claim(journal: Journal, task_id: str, *, wait_until: float, context: RunContext) -> Claim:
+    """Claim a task; if another process runs it, wait until a moment in monotonic seconds."""
+    while True:
+        try:
+            return Claim.take(journal, task_id)
+        except TaskRunning:
+            if time.monotonic() >= wait_until:
+                raise
+        context.check()
+        time.sleep(WAIT_STEP)
 
 
 def _ready(claim: Claim, held: ExitStack) -> OpenedTask:

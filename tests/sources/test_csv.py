@@ -160,6 +160,14 @@ def test_open_quotes_cost_bounded_time(tmp_path: Path) -> None:
         ("id|a;b|c\n1|x|y\n", {"a;b": "x", "c": "y"}),
         ('\n"id","text, more"\n1,x\n', {"text, more": "x"}),
         ("id,a.b\n1,x\n", {"a.b": "x"}),
+        ("id;name, first;price\n1;x;1,5\n", {"name, first": "x", "price": "1,5"}),
+        (
+            'id;name, first;text\r\n1;"x, y; z";"two\r\nlines, both"\r\n',
+            {"name, first": "x, y; z", "text": "two\r\nlines, both"},
+        ),
+        ("id\tname, first\n1\tx\n", {"name, first": "x"}),
+        ("id,a;b;c\n1,x\n", {"a;b;c": "x"}),
+        ("id,a;b\n1,x;y\n", {"a;b": "x;y"}),
         ('id,payload,item_info\n1,"{""n"": 1}",\n', {"payload": '{"n": 1}', "item_info": ""}),
     ],
 )

@@ -72,15 +72,17 @@ class _Records:
         """Bytes that were read again because a quote is never closed."""
 
         self._begin()
-        outside_quotes = self._header_outside_quotes()
-        if delimiter == "," and "," not in outside_quotes:
-            delimiter = max(",", *OTHER_DELIMITERS, key=outside_quotes.count)
+        header = self._outside_quotes()
+        self._refuse_separator_line()
+        if delimiter == ",":
+            delimiter = _delimiter_of(header, self._outside_quotes() if "," in header else "")
+        self._put_back(0)
         self._delimiter = delimiter
         self._reader = self._new_reader()
         self.header = self._read_header()
 
-    def _header_outside_quotes(self) -> str:
-        """Return the header without its quoted names; its lines are read again after that."""
+    def _outside_quotes(self) -> str:
+        """Return the next record without its quoted fields; its lines have to be put back."""
         text, is_quoted = "", False
         with suppress(csv.Error):
             for line in self._lines():
@@ -91,14 +93,16 @@ class _Records:
                 text += _QUOTED.sub("", open_line)
                 if line.strip() and not is_quoted:
                     break
+        return text
+
+    def _refuse_separator_line(self) -> None:
+        """Raise Unsuitable if the header is a line that only Excel reads."""
         if SEPARATOR_LINE.fullmatch(b"".join(self._record).decode(errors="replace").strip().strip('"')):
             raise Unsuitable(
                 "its first line, `sep=`, is only for Excel",
                 "`tail -n +2 FILE | upsert-cli run - --format FORMAT` loads the rest",
                 is_usage=True,
             )
-        self._put_back(0)
-        return text
 
     def _read_header(self) -> list[str]:
         """Return the names of the columns; a column without a name is called `column1` by its position."""
@@ -179,6 +183,17 @@ class _Records:
         self._again.extendleft(reversed(again))
         self._record, self._size = self._record[:kept], self._size - size
         return size
+
+
+def _delimiter_of(header: str, first: str) -> str:
+    """Return the delimiter of a file by its header and its first record, both without their quoted fields.
+
+    A comma may be part of a name, as in `id;name, first`; then the first record tells which character divides both.
+    """
+    known = [one for one in f",{OTHER_DELIMITERS}" if one in header]
+    if "," in known:
+        known = [one for one in known if header.count(one) == first.count(one)]
+    return max(known, key=header.count, default=",")
 
 
 def _reason(text: str, *, lines: int) -> ItemError:

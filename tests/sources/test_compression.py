@@ -113,12 +113,14 @@ def test_zeros_after_the_data_are_padding(tmp_path: Path, kind: str, zeros: int,
 SKIPPABLE = b"\x50\x2a\x4d\x18\x05\0\0\0extra"
 
 
+@pytest.mark.parametrize("kind", [0x50, 0x5A, 0x5E])
 @pytest.mark.parametrize("zeros", [0, 512])
-def test_zstd_frames_without_data_are_skipped(tmp_path: Path, zeros: int) -> None:
-    """Skippable frames may be before, between and after the others."""
+def test_zstd_frames_without_data_are_skipped(tmp_path: Path, zeros: int, kind: int) -> None:
+    """Skippable frames of any kind, such as a table of offsets, may be before, between and after the others."""
     path = tmp_path / "a.jsonl.zst"
     frame = _compressed(GOOD + b"\n", ".zst")
-    path.write_bytes(SKIPPABLE + frame + SKIPPABLE + frame + SKIPPABLE + bytes(zeros))
+    skippable = bytes([kind]) + SKIPPABLE[1:]
+    path.write_bytes(skippable + frame + skippable + frame + skippable + bytes(zeros))
     assert [item(row).row for row in rows_of(path)] == [1, 2]
 
 

@@ -18,6 +18,7 @@ PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
 GZIP_LEVEL = 6  # the level of the gzip command; 9 takes twice the time for 1 % less
 MAX_WINDOW = 128 << 20  # bytes that a decoder has to keep; the limit of the zstd command
 MAX_WINDOW_LOG = 31  # the largest value of --long of the zstd command
+SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a zstd frame without data, such as a table of offsets
 ZSTD_HEADER = 18  # bytes; the longest header of a frame, by RFC 8878
 
 _Decoder: TypeAlias = Any
@@ -146,7 +147,7 @@ def _zstd_decoder(header: bytes) -> _Decoder | None:
             f"and at most {MAX_WINDOW >> 20} MiB can be read here",
             f"`zstd -dc --long={MAX_WINDOW_LOG} PACKED | upsert-cli run - --format FORMAT` loads it",
         )
-    if frame.dict_id:
+    if frame.dict_id and header[1:4] != SKIPPABLE:  # which has its kind in the place of a dictionary
         raise Unsuitable(
             f"it was compressed with the dictionary {frame.dict_id}",
             "`zstd -dc -D DICTIONARY PACKED | upsert-cli run - --format FORMAT` loads it",

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from upsert_cli.sources.compression import decompressed
+from upsert_cli.sources.compression import SKIPPABLE, decompressed
 from upsert_cli.sources.file_kinds import GZIP, HEAD, ZSTD, Unsuitable, kind_of_file, refuse_other_kind
 from upsert_cli.sources.formats import Compression
 from upsert_cli.sources.item import Row
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 BUFFER = 256 << 10  # bytes; with Python's default of 8 KiB, reading lines costs three times the CPU
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-_SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a frame without data; files of parallel writers begin with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,7 @@ def _head(file: BinaryIO) -> bytes:
 def _refuse_uncompressed(head: bytes, compression: Compression) -> None:
     if head.startswith(GZIP if compression == "gzip" else ZSTD):
         return
-    if compression == "zstd" and head[1:4] == _SKIPPABLE:
+    if compression == "zstd" and head[1:4] == SKIPPABLE:  # with which parallel writers begin
         return
     reason = f"it is not compressed with {compression}"
     if (found := kind_of_file(head)) is not None:

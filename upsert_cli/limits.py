@@ -1,4 +1,4 @@
-"""Limits that the system sets: open files, memory and the clock; a failure that one of them causes names it."""
+"""Limits of the system: open files, memory and the clock, with an error that names the limit behind a failure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.redaction import error_line
 
-NEEDED_FILES = 64  # descriptors that a load may need at a time; Chroma alone needs more than 24
+NEEDED_FILES = 64  # descriptors that a load may need at once; Chroma alone needs more than 24
 USUAL_FILES = 1_024  # descriptors, the soft limit on most systems
 NEEDED_MEMORY = 640 << 20  # bytes of address space that the default model and Chroma's client need
 
@@ -47,11 +48,11 @@ def require_resources() -> None:
 
 
 def limit_reached(error: BaseException, *, by_words: bool = False) -> UpsertCliError | None:
-    """Return an error that names the limit that caused a failure; None if the cause is not a limit.
+    """Return the error that names the limit behind a failure, or None if no limit caused it.
 
     Args:
         error: The failure; its causes are examined too.
-        by_words: Whether to examine the text, for libraries whose errors have nothing else.
+        by_words: Whether to examine the text, for libraries whose errors say it in no other way.
     """
     for each in _chain(error):
         text = str(each).lower() if by_words else ""
@@ -63,8 +64,15 @@ def limit_reached(error: BaseException, *, by_words: bool = False) -> UpsertCliE
     return None
 
 
+def library_fault(error: Exception, *, problem: str, remedy: str) -> UpsertCliError:
+    """Return the error for a failure in a library: the limit that caused it, or else the problem with its message."""
+    return limit_reached(error, by_words=True) or UpsertCliError(
+        message=f"{problem} ({error_line(error, with_class=True)}); {remedy}"
+    )
+
+
 def memory_limit() -> int | None:
-    """Return how many bytes of memory this process may use; None without a limit."""
+    """Return the bytes of memory that this process may use; None without a limit."""
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
 

@@ -28,6 +28,9 @@ LIBRARY_SETTINGS = {
     "ANONYMIZED_TELEMETRY": "False",  # chromadb
     # Such plugins report to Logfire, and to find any, pydantic reads the metadata of every installed package.
     "PYDANTIC_DISABLE_PLUGINS": "__all__",
+    # The errors of the model hub's client come as exceptions, which are reported in one line.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "critical",
     # pyarrow's own allocator copies a Parquet page of 126 MB while the buffer for it grows. The system's moves it:
     # reading such pages takes 277 instead of 358 MB, and the same CPU (pyarrow 26).
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -35,13 +38,13 @@ LIBRARY_SETTINGS = {
 
 
 def configure_libraries() -> None:
-    """Switch off telemetry and choose allocators, before any library is imported; child processes inherit both."""
-    os.environ.update(LIBRARY_SETTINGS)
+    """Switch off telemetry and output, and choose allocators, before any library is imported."""
+    os.environ.update(LIBRARY_SETTINGS)  # child processes inherit them
 
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Hide some modules from the imports inside, and only from these."""
+    """Hide some modules from the imports in the block."""
     hidden = [name for name in HIDDEN if name not in sys.modules]
     sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # means: not to be found
     try:
@@ -52,13 +55,13 @@ def lean_imports() -> Iterator[None]:
 
 
 def is_installed(module: str) -> bool:
-    """Check that a module can be imported, without importing it."""
+    """Check that a module is installed, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def install_command(*requirements: str) -> str:
-    """Return a command that installs packages for this Python; environments that uv makes have no pip."""
+    """Return the command that installs packages for this Python."""
     program = [sys.executable, "-m", "pip", "install"]
-    if not is_installed("pip"):
+    if not is_installed("pip"):  # as in environments that uv makes
         program = ["uv", "pip", "install", "--python", sys.executable]
     return shlex.join([*program, *requirements])

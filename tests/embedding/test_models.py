@@ -175,7 +175,7 @@ def test_a_tokenizer_without_a_limit_is_refused(tmp_path: Path, content: str) ->
 def test_a_damaged_model_in_the_cache_may_be_removed(empty_cache: Path) -> None:
     """The remedy is to remove the folder, since the user did not name it."""
     make_folder(empty_cache / "models--BAAI--bge-small-en-v1.5", "model_optimized.onnx", "tokenizer.json", limits={})
-    with pytest.raises(UpsertCliError, match="remove it, and it is fetched again"):
+    with pytest.raises(UpsertCliError, match="remove the folder, and it is fetched again"):
         find_model(SMALL, offline=True)
 
 

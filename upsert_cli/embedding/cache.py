@@ -1,4 +1,4 @@
-"""The folder of fetched models; each is there as a whole or not at all."""
+"""The folder of fetched models, each of which is complete or absent."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from upsert_cli.paths import expanded, no_home, user_cache_folder
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
 MODEL_PREFIX = "models--"
-PARTIAL_SUFFIX = ".incomplete"  # of a file that the hub's client has not finished downloading
+PARTIAL_SUFFIX = ".incomplete"  # of a file that the hub's client has not downloaded completely
 HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network reports
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no network reports these
 
 
 def cache_folder() -> Path:
-    """Return the folder of models, which need not exist yet; never a temporary folder, since those are emptied.
+    """Return the folder of models, which may not exist yet.
 
     Raises:
-        UpsertCliError: No folder is named, and there is no home folder.
+        UpsertCliError: The variable names no folder, and the user has no home folder.
     """
     folder = _known_cache_folder()
     if folder is None:
@@ -41,7 +41,7 @@ def _known_cache_folder() -> Path | None:
 
 
 def cached_model(name: str) -> Path:
-    """Return where the cache has a model, or would have it: a folder, or a link to one that the hub's client keeps."""
+    """Return the path of a model in the cache: a folder, a link to a folder of the hub's client, or still nothing."""
     return cache_folder() / (MODEL_PREFIX + name.replace("/", "--"))
 
 
@@ -51,13 +51,13 @@ def is_cached(name: str, files: Collection[str]) -> bool:
 
 
 def missing_files(folder: Path, files: Collection[str]) -> list[str]:
-    """Return those of `files` that `folder` lacks or that are empty there."""
+    """Return the names of files that a folder lacks or that are empty."""
     return [name for name in files if not ((path := folder / name).is_file() and path.stat().st_size > 0)]
 
 
 @contextlib.contextmanager
 def staging() -> Iterator[Path]:
-    """Provide a folder to make a model in, on the cache's file system; it is removed afterwards in any case."""
+    """Yield a temporary folder on the cache's file system, to make a model in."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     with owned_folder(STAGING_PREFIX, parent=cache) as folder:
@@ -66,7 +66,7 @@ def staging() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def downloading() -> Iterator[Path]:
-    """Provide the folder of the hub's client, owned together with other processes that download into it."""
+    """Yield the folder of the hub's client, which other processes may download into at the same time."""
     folder = cache_folder() / HUB_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = own(folder, shared=True)
@@ -77,25 +77,25 @@ def downloading() -> Iterator[Path]:
 
 
 def leftovers() -> list[Leftover]:
-    """Return the unfinished files of models that killed processes were fetching."""
+    """Return the unfinished files that killed processes left in the cache."""
     cache = _known_cache_folder()
     if cache is None or not cache.is_dir():
         return []
-    staged = unowned(folder for folder in sorted(cache.glob(f"{STAGING_PREFIX}*")))
+    staged = unowned(sorted(cache.glob(f"{STAGING_PREFIX}*")))
     hub = cache / HUB_FOLDER
     partial = [] if is_owned(hub) else sorted(hub.rglob(f"*{PARTIAL_SUFFIX}"))
     return [*staged, *map(Leftover.at, partial)]
 
 
 def publish(made: Path, target: Path, *, files: Collection[str]) -> None:
-    """Move a model from a staging folder to its final path.
+    """Move a model from a staging folder to its path in the cache.
 
-    If another fetch was faster, its model stays, and `made` is removed with the staging folder.
+    If another process was faster, its model stays.
 
     Args:
         made: A folder, or a link relative to the parent of `target`.
-        target: From `cached_model`.
-        files: Names of all files of a complete model.
+        target: The path by `cached_model`.
+        files: The names of all files of a complete model.
     """
     if not made.is_symlink():
         for path in (*made.iterdir(), made):
@@ -113,12 +113,14 @@ def publish(made: Path, target: Path, *, files: Collection[str]) -> None:
 
 
 def disk_fault(error: BaseException) -> str | None:
-    """Return why the disk did not take a model, in the system's words; None if the disk was not the reason.
+    """Return the system's reason why the disk did not take a model; None if the fetch failed for another reason.
 
-    The hub's client and pip write files themselves: one raises the system's error, the other prints it.
+    The hub's client and pip write files themselves: the client raises the system's error, and pip prints it.
     """
-    if isinstance(error, OSError):  # the network's errors come as ModelUnavailable
+    if isinstance(error, OSError):  # errors of the network come as ModelUnavailable
         return reason_of(error)
     cause = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-    words = {number: os.strerror(number) for number in _DISK_ERRORS}
-    return next((text for number, text in words.items() if number == cause or text in str(error)), None)
+    for number in _DISK_ERRORS:
+        if number == cause or os.strerror(number) in str(error):
+            return os.strerror(number)
+    return None

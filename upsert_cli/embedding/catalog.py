@@ -1,6 +1,6 @@
-"""The facts about models that need no files: the default model, the parts of an entry, and the makers' prefixes.
+"""The facts about models that are known without their files: the default model, the fields of an entry, and prefixes.
 
-Nothing heavy is imported: fastembed's list takes a second, and the default model is usually in the cache.
+This module imports nothing heavy, since the import of fastembed takes a second.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-NO_MODEL = "none"  # in place of a model's name: the items bring their vectors
+NO_MODEL = "none"  # stands for a model's name where the items bring their vectors
 TABLE = ".safetensors"  # the suffix of a model that is a table of vectors, without a network
 MAX_TOKENS = 256  # of the default model: the checkpoint's max_seq_length, and the limit of Chroma's default function
 
@@ -22,48 +22,48 @@ _NORMALIZED = ", normalized"
 
 
 def embeds(name: str) -> bool:
-    """Check that a name stands for a model, and not for the vectors of the items."""
+    """Check that the name of a model is not `none`, which stands for the vectors of the items."""
     return name.lower() != NO_MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenFolder:
-    """A folder that the user names for a model, and how to make vectors of its output."""
+    """A folder that the user names for a model, with the steps from the model's output to a vector."""
 
     path: Path
     pooling: Pooling | None = None
-    """None: as its files say."""
+    """None for the pooling that its files name."""
 
     normalize: bool = True
-    """Normalize the vectors, unless its files list the steps after pooling without this one."""
+    """Normalize the vectors, unless its files list steps and normalization is not among them."""
 
     @property
-    def is_explicit(self) -> bool:
-        """Check that the user says how to make vectors."""
+    def names_steps(self) -> bool:
+        """Check that the user names a step."""
         return self.pooling is not None or not self.normalize
 
 
 def parse_steps(steps: str) -> tuple[Pooling | None, bool]:
-    """Return the pooling that a collection's stamp names, and whether the vectors are normalized."""
+    """Return the pooling in `ModelEntry.steps`, None for an unknown one, and whether the vectors are normalized."""
     name = steps.removesuffix(_NORMALIZED)
-    return next((one for one in POOLINGS if one == name), None), name != steps
+    return next((known for known in POOLINGS if known == name), None), steps.endswith(_NORMALIZED)
 
 
 class Prefixes(NamedTuple):
-    """Texts that the model reads before each other text; they are embedded and not stored."""
+    """Texts that are embedded before each other text, and not stored."""
 
     passage: str = ""
-    """Before each document."""
+    """The text before each document."""
 
     query: str = ""
-    """Before each search text."""
+    """The text before each search text."""
 
     def as_json(self) -> dict[str, str]:
-        """Return them as fields of a model."""
+        """Return the prefixes as fields of a model."""
         return {"passage_prefix": self.passage, "query_prefix": self.query}
 
     def as_arguments(self) -> str:
-        """Return the options that ask for them."""
+        """Return the options of `run` for these prefixes."""
         return f"--passage-prefix {shlex.quote(self.passage)} --query-prefix {shlex.quote(self.query)}"
 
 
@@ -72,7 +72,7 @@ NO_PREFIXES = Prefixes()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
-    """A dense text model as fastembed's list describes it."""
+    """A dense text model, as fastembed's list or the files of a folder describe it."""
 
     name: str
     dimension: int
@@ -80,33 +80,33 @@ class ModelEntry:
     """Its name on the model hub, such as `Qdrant/all-MiniLM-L6-v2-onnx`."""
 
     weights: tuple[str, ...]
-    """Files, relative to the model's folder: `onnx/model.onnx`, `onnx/model.onnx_data`."""
+    """The files of the network in the model's folder: `onnx/model.onnx`, `onnx/model.onnx_data`."""
 
     prefixes: Prefixes = NO_PREFIXES
-    """Those that its maker asks for."""
+    """The prefixes that its maker asks for."""
 
     size_gb: float = 0.0
     license: str = ""
     description: str = ""
     max_tokens: int | None = None
-    """None: as the files say; in the list of models, as the description says of those that are not cached."""
+    """The limit of a text; None if only the tokenizer's settings name it."""
 
     cached: bool = False
     pooling: Pooling | None = None
-    """How one vector is made of a text's tokens by a model that fastembed does not list; None for one that it lists."""
+    """The step from the tokens of a text to one vector; None for a model that fastembed lists."""
 
     normalizes: bool = True
     output: str = ""
-    """The output of its graph that vectors are made of."""
+    """The output of the graph with the vectors."""
 
     assumed: bool = False
-    """Whether neither the user nor the files name the pooling, so that it is that of sentence-transformers."""
+    """Whether neither the user nor the files name the pooling, so that the default of sentence-transformers is used."""
 
     leaves_out_prompt: bool = False
-    """Whether the files take the mean of the text's tokens without those of its prompt, which is not computed here."""
+    """Whether the files ask for the mean of a text's tokens without its prompt, which fastembed cannot compute."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the model's line in the list of models."""
+        """Return an entry of `models list --json`."""
         names = ("name", "dimension", "max_tokens", "size_gb", "license", "description", "cached")
         return {name: getattr(self, name) for name in names} | self.prefixes.as_json()
 
@@ -117,12 +117,12 @@ class ModelEntry:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Return everything that the model's folder must hold."""
+        """Return the files that the model's folder must hold."""
         return (*self.weights, "tokenizer.json", *(() if self.is_static else ("tokenizer_config.json",)))
 
     @property
     def steps(self) -> str:
-        """Return how vectors are made of its output, as a collection's stamp says; empty for a listed model."""
+        """Return the steps from the output to a vector, for the stamp of a collection; empty for a listed model."""
         return "" if self.pooling is None else self.pooling + (_NORMALIZED if self.normalizes else "")
 
 
@@ -134,7 +134,7 @@ DEFAULT_ENTRY = ModelEntry(
     max_tokens=MAX_TOKENS,
 )
 
-# The makers' model cards name the prefixes. Each dense model of fastembed has an entry; a test compares the names.
+# By the makers' model cards. A test checks that each dense model of fastembed has an entry.
 _SEARCHED_BY_SENTENCE = Prefixes(query="Represent this sentence for searching relevant passages: ")
 _NOMIC = Prefixes("search_document: ", "search_query: ")
 _QWEN = Prefixes(query="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:")
@@ -143,7 +143,7 @@ PREFIXES = {
     # https://huggingface.co/BAAI/bge-base-en and .../bge-small-en: queries need the instruction, passages need none.
     "BAAI/bge-base-en": _SEARCHED_BY_SENTENCE,
     "BAAI/bge-small-en": _SEARCHED_BY_SENTENCE,
-    # https://huggingface.co/BAAI/bge-small-en-v1.5: made to work without an instruction, which gains little.
+    # https://huggingface.co/BAAI/bge-small-en-v1.5: works without an instruction.
     "BAAI/bge-base-en-v1.5": NO_PREFIXES,
     "BAAI/bge-large-en-v1.5": NO_PREFIXES,
     "BAAI/bge-small-en-v1.5": NO_PREFIXES,
@@ -178,7 +178,7 @@ PREFIXES = {
     "Qwen/Qwen3-Embedding-0.6B-Q": _QWEN,
 } | dict.fromkeys(
     (
-        # Their cards (https://huggingface.co/ and the name) ask for none.
+        # Their cards (https://huggingface.co/ and the name) ask for no prefix.
         "Qdrant/clip-ViT-B-32-text",
         "Qdrant/constella-nano",
         "Qdrant/constella-zero",
@@ -207,5 +207,5 @@ _BY_LOWER_NAME = {name.lower(): prefixes for name, prefixes in PREFIXES.items()}
 
 
 def known_prefixes(name: str) -> Prefixes | None:
-    """Return the prefixes of a model in the table, in any case of the name's letters; None if it has no entry."""
+    """Return the prefixes of a model, whose name may be in any case of letters; None without an entry."""
     return _BY_LOWER_NAME.get(name.lower())

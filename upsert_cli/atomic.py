@@ -1,12 +1,11 @@
-"""Files that are written whole or not at all: those that the user names, and the tool's own private ones.
+"""Files that are written whole or not at all: files that the user names, and private files of this tool.
 
-Private files belong to this user alone, with any umask, and are never opened through a symbolic link.
+Only the user can read a private file, whatever the umask, and it is never opened through a symbolic link.
 """
 
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import stat
 import time
@@ -18,18 +17,18 @@ from typing import BinaryIO
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 STALE_SECONDS = 24 * 3600  # seconds; no process takes that long to write a file
-NAME_BYTES = 8  # of a temporary name, which no other process draws
+NAME_BYTES = 8  # random bytes of a temporary name
 
-# Windows has neither flag; nothing is written there, since there is no flock either.
+# Windows has neither flag, and nothing is written there, since it has no flock either.
 _ALWAYS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def write_out(path: Path, content: str) -> None:
-    """Replace a file that the user named, so that nobody ever reads half of it; write a pipe or a device directly.
+    """Replace a file that the user named, in one step; see `writing_out`.
 
     Raises:
-        OSError: It cannot be written; its previous content is intact.
+        OSError: The file cannot be written, and keeps its content.
     """
     with writing_out(path) as file:
         file.write(content.encode())
@@ -37,34 +36,36 @@ def write_out(path: Path, content: str) -> None:
 
 @contextmanager
 def writing_out(path: Path) -> Iterator[BinaryIO]:
-    """Yield the file that replaces one that the user named, unless the block raises. A pipe is written directly.
+    """Yield a new file, which replaces a file that the user named unless the block raises.
+
+    A pipe or a device is written directly.
 
     Raises:
-        OSError: It cannot be written; its previous content is intact.
+        OSError: The file cannot be written, and keeps its content.
     """
-    if path.exists() and not path.is_file():  # by its own name: that of a pipe, such as /dev/stdout, leads to no path
+    if path.exists() and not path.is_file():  # by its own name, since the target of /dev/stdout may have no path
         with path.open("wb") as file:
             yield file
         return
-    target = path.resolve()  # where `path` is a link, it stays one
-    # A hidden name with another ending, so that nobody who watches the folder takes it for one of theirs; a random one,
-    # since in a container the process that was killed in the middle of this had the same id.
+    target = path.resolve()  # a symbolic link stays
+    # Hidden and with another suffix, since other programs may watch the folder; and random, since in a container a
+    # killed process may have had the same process id.
     temporary = target.with_name(f".{target.name}.{os.urandom(NAME_BYTES).hex()}.tmp")
     _remove_stale(target)
     try:
-        with temporary.open("xb") as file:  # with the mode that the user's umask gives
+        with temporary.open("xb") as file:  # with the permissions of the user's umask
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:
-        with suppress(OSError):  # the file is in nobody's way, and the first error is the one that counts
+        with suppress(OSError):  # the first error counts, and a later call removes the file
             temporary.unlink()
         raise
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove the temporary files that killed processes left next to a file, or they would fill the disk one day."""
+    """Remove the temporary files that killed processes left next to a file."""
     import glob
 
     limit = time.time() - STALE_SECONDS
@@ -75,7 +76,7 @@ def _remove_stale(target: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a private folder, and those above it that are missing."""
+    """Make a private folder, and its missing parents."""
     try:
         path.mkdir(mode=FOLDER_MODE)
     except FileExistsError:
@@ -83,7 +84,7 @@ def make_folder(path: Path) -> None:
             raise
     except FileNotFoundError:
         if path.parent.is_dir():
-            raise  # of a file system that takes no folders, such as /proc
+            raise  # from a file system that takes no folders, such as /proc
         make_folder(path.parent)
         make_folder(path)
     else:
@@ -91,13 +92,13 @@ def make_folder(path: Path) -> None:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file, and make it private if this creates it."""
+    """Open a private file; a new file gets its permissions."""
     descriptor = os.open(path, flags | _ALWAYS, FILE_MODE)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISDIR(mode):
         os.close(descriptor)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # Windows has no fchmod before Python 3.13; the lock then says that there can be no journal.
+    # Windows has no fchmod before Python 3.13; the lock then reports that there can be no journal.
     if flags & os.O_CREAT and mode & 0o777 != FILE_MODE and hasattr(os, "fchmod"):
         os.fchmod(descriptor, FILE_MODE)
     return descriptor
@@ -120,14 +121,14 @@ def write_all(descriptor: int, content: bytes) -> None:
 def replacing(path: Path, *, durable: bool, backup: Path | None = None) -> Iterator[int]:
     """Yield the descriptor of a new private file, which replaces `path` unless the block raises.
 
-    Only one process at a time may do this for a path.
+    Only one process at a time may replace a path.
 
     Args:
         path: The file to replace or create.
-        durable: Whether the new content has to survive a power failure from then on.
-        backup: Becomes a second name of the file that is replaced.
+        durable: Whether the new content survives a power failure after the block.
+        backup: The new name of the replaced file.
     """
-    temporary = path.with_name(f"{path.name}.tmp")  # one name, so that crashes leave at most one such file
+    temporary = path.with_name(f"{path.name}.tmp")  # always the same, so that crashes leave at most one such file
     descriptor = open_private(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         yield descriptor
@@ -139,7 +140,7 @@ def replacing(path: Path, *, durable: bool, backup: Path | None = None) -> Itera
         if durable:
             sync(path.parent)
     except BaseException:
-        with suppress(OSError):  # the file is in nobody's way, and the first error is the one that counts
+        with suppress(OSError):  # the first error counts, and the next call truncates the file
             temporary.unlink()
         raise
     finally:
@@ -154,7 +155,7 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
 
 def keep_backup(path: Path, backup: Path) -> None:
     """Make `backup` a second name of `path`, or a copy if the file system has no hard links."""
-    # Never by rename: of two names of one file that is a no-op, and after a crash it would block all later writes.
+    # Not by a rename, which does nothing to two names of one file, so that a crash would block all later writes.
     with suppress(FileNotFoundError):
         backup.unlink()
     try:
@@ -168,10 +169,12 @@ def keep_backup(path: Path, backup: Path) -> None:
 
 
 def move_aside(path: Path) -> Path:
-    """Rename a damaged file, so that it is in nobody's way and nothing of it is lost; return its new path."""
-    first = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-    tries = itertools.chain([first], (first.with_name(f"{first.name}-{number}") for number in itertools.count(2)))
-    aside = next(each for each in tries if not each.exists())
+    """Rename a damaged file to a free name, and return its new path."""
+    base = aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = base.with_name(f"{base.name}-{number}")
     path.rename(aside)
     return aside
 
@@ -182,7 +185,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # the file system cannot do that for folders
+        if error.errno != errno.EINVAL:  # from a file system that cannot sync folders
             raise
     finally:
         os.close(descriptor)

@@ -14,13 +14,13 @@ def failing_rows(
     *,
     is_data_fault: Callable[[BaseException], bool],
 ) -> list[tuple[T, BaseException]]:
-    """Call `call` on all rows, in halves if it fails, and return the rows that fail even alone.
+    """Call a function on all rows, on their halves if that fails, and return the rows that fail alone.
 
-    A failed call may still have done its work, so `call` must be repeatable. Of n rows, k bad rows cost about
-    2 k log2(n) further calls. If all rows fail together but none fails alone, all are good.
+    A failed call may have done its work, so `call` must be repeatable. k bad rows of n cost about 2 k log2(n) further
+    calls. If all rows fail together but no row fails alone, all rows are good.
 
     Args:
-        rows: Any number, including zero.
+        rows: The rows, which may be none.
         call: Raises if one of its rows, or their number, is at fault.
         is_data_fault: Returns whether a row may have caused an error; any other error is raised at once.
 
@@ -40,7 +40,7 @@ def failing_rows(
     if len(rows) == 1:
         return [(rows[0], fault)]
     middle = len(rows) // 2
-    # Outside the except block, so that the errors of the halves do not carry a chain of all calls.
+    # Outside of the except block, so that the errors of the halves do not carry a chain of all calls.
     return [
         *failing_rows(rows[:middle], call, is_data_fault=is_data_fault),
         *failing_rows(rows[middle:], call, is_data_fault=is_data_fault),

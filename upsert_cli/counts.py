@@ -1,4 +1,4 @@
-"""The outcome of rows: counts, values that were converted, fields that are not stored, and rejects."""
+"""The outcome of rows: counts, converted values, ignored fields and rejects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Counts:
     failed: int = 0
     deleted: int = 0
     truncated: int = 0
-    """Texts longer than the model's limit, embedded up to there; they are inserted or updated as well."""
+    """Texts that were embedded up to the model's limit; they count as inserted or updated too."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{name: value + getattr(other, name) for name, value in self.as_json().items()})
@@ -46,30 +46,31 @@ class Counts:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Counts:
-        """Return the counts of `as_json`; unknown keys, of a newer version, are ignored."""
+        """Return counts from their JSON; unknown keys, which a newer version wrote, are ignored."""
         names = {each.name for each in fields(cls)}
         return cls(**{name: number for name, number in value.items() if name in names})
 
 
 OUTCOMES = {name: name for name in ("inserted", "updated", "unchanged", "duplicate")} | {"failed": "rejected"}
-"""The outcomes of a row by their names in `Counts`, each with the word for people."""
+"""The outcomes of a row: the names in `Counts`, each with the word in messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Values that became text because Chroma cannot hold them, counted by the metadata key of their field."""
+    """The number of values that became text because Chroma cannot hold them, by the metadata key of their field."""
 
     by_field: Mapping[str, int] = field(default_factory=dict)
     """The first fields in the order of their values, such as `{"tags": 3_000}`; `OTHER_FIELDS` has the rest."""
 
     plain: int = 0
-    """The number of values that are plain text, such as dates; lists and objects are JSON text."""
+    """The number of values that became plain text, such as dates; lists and objects become JSON text."""
 
     @classmethod
     def of(cls, texts: Iterable[tuple[str, str]]) -> Converted:
-        """Return the counts of converted values, given the key and the text of each."""
-        keys, values = zip(*texts, strict=True) if (texts := [*texts]) else ((), ())
-        return cls() + cls(Counter(keys), sum(not value.startswith(("[", "{")) for value in values))
+        """Return the counts of converted values, each with its key and its text."""
+        pairs = list(texts)
+        plain = sum(not text.startswith(("[", "{")) for _, text in pairs)
+        return cls() + cls(Counter(key for key, _ in pairs), plain)
 
     def __add__(self, other: Converted) -> Converted:
         if not other.by_field:
@@ -96,7 +97,7 @@ class Converted:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Converted:
-        """Make counts from the entries of a record; one of an older version has only the number."""
+        """Return counts from the entries of a record; a record of an older version has only the number."""
         values = int(record.get("converted", 0))
         by_field = dict(record.get("converted_fields") or ({OTHER_FIELDS: values} if values else {}))
         return cls(by_field, int(record.get("converted_to_plain_text", 0)))
@@ -104,11 +105,13 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredFields:
-    """Extra fields of rows in item form, which are not stored: the number of such rows, and the fields' names."""
+    """Extra fields of rows in item form, which are not stored."""
 
     rows: int = 0
+    """Rows with such fields."""
+
     names: Mapping[str, None] = field(default_factory=dict)
-    """The first names, in the order of their first row."""
+    """The names of the first fields, in the order of their first row."""
 
     @classmethod
     def of(cls, names: Sequence[str]) -> IgnoredFields:
@@ -118,8 +121,9 @@ class IgnoredFields:
     def __add__(self, other: IgnoredFields) -> IgnoredFields:
         if not other.rows:
             return self
-        names = {**self.names, **other.names} if other.names.keys() - self.names.keys() else self.names
-        return IgnoredFields(self.rows + other.rows, dict.fromkeys(itertools.islice(names, MAX_NAMES + 1)))
+        # One name more than a warning shows, which tells that there are more.
+        names = itertools.islice({**self.names, **other.names}, MAX_NAMES + 1)
+        return IgnoredFields(self.rows + other.rows, dict.fromkeys(names))
 
     def warning(self) -> str | None:
         """Return a warning of one line, or None if no row has extra fields."""
@@ -136,18 +140,18 @@ NOTHING_IGNORED = IgnoredFields()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The outcome of rows that are loaded together, to be committed."""
+    """The outcome of rows that are committed together."""
 
     counts: Counts = Counts()
     converted: Converted = Converted()
-    """Of the items that were written."""
+    """The converted values of the items that were written."""
 
     ignored: IgnoredFields = NOTHING_IGNORED
     rejects: Sequence[dict[str, Any]] = ()
     """Records of the rejects file."""
 
     def plus(self, other: Outcome) -> Self:
-        """Return this outcome with that of other rows added."""
+        """Return this outcome with the outcome of other rows added."""
         return replace(
             self,
             counts=self.counts + other.counts,

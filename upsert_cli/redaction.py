@@ -1,7 +1,7 @@
-"""Masks the secrets that this process knows, by their values, in everything that is printed, stored or reported.
+"""Masks the values of known secrets in everything that is printed, stored or reported.
 
 Credentials come from variables and files, and addresses may hold passwords. Libraries quote them in errors, and servers
-send them back, also encoded. So their values are looked for in every form in which they may appear.
+send them back, sometimes encoded, so each value is masked in every form that it may take.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
-SHORTEST = 6  # characters; shorter values occur in too many ordinary words
-SHORTEST_USER = 16  # characters of a user name without a password that is taken for a token
+SHORTEST = 6  # characters of a secret; shorter values occur in ordinary words
+SHORTEST_USER = 16  # characters of a user name without a password that counts as a token
 REASON_CHARACTERS = 500  # of an error's text in a message; onnxruntime may repeat whole inputs
 LARGEST_FILE = 1 << 16  # bytes of a file with credentials
 
@@ -36,7 +36,7 @@ _DEFAULT_FILES = (
     "~/.ray/auth_token",
 )
 
-# Compiled by `re` at their first use: that takes 2 ms, and most commands print no message.
+# Compiled by `re` at their first use, since that takes 2 ms, and most commands print no message.
 _IN_ADDRESS = r"(?<=://)[^\s/@:]*:[^\s/]+@"
 _USER = r"(?<=://)([^\s/@:]+)@"
 _QUERY = (
@@ -60,13 +60,13 @@ _remembered: set[str] = set()
 
 
 def remember(values: Iterable[str]) -> None:
-    """Mask these values from now on."""
+    """Mask the values of headers from now on, and the credentials in them."""
     for value in values:
         _remembered.update(_of_header(value))
 
 
 def without_secrets(text: str) -> str:
-    """Return `text` with the passwords in addresses and the values of all known secrets masked."""
+    """Return a text in which passwords in addresses and the values of known secrets are masked."""
     pattern = _pattern(frozenset(secret for secret in _secrets() if len(secret) >= SHORTEST))
     text = re.sub(_IN_ADDRESS, f"{MASK}@", text)
     return text if pattern is None else pattern.sub(MASK, text)
@@ -77,7 +77,7 @@ def _pattern(secrets: frozenset[str]) -> re.Pattern[str] | None:
     forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST}
     if not forms:
         return None
-    # The longest first, so that nothing is left of a secret that begins like another one.
+    # The longest first, so that nothing remains of a secret that begins with another secret.
     return re.compile("|".join(re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form))))
 
 
@@ -102,12 +102,12 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def in_message(text: str) -> str:
-    """Return `text` without secrets and without the queries of addresses, which may hold secrets that are not known."""
+    """Return a text without secrets, and without the queries of addresses, which may hold unknown secrets."""
     return re.sub(_QUERY, r"\g<address>", without_secrets(text))
 
 
 def error_line(error: BaseException, *, with_class: bool = False) -> str:
-    """Return an error's message on one line, masked before it is shortened; its class too, or if it has no message."""
+    """Return the message of an error on one line, masked and then shortened; without a message, its class."""
     name = type(error).__name__
     text = f"{name}: {error}" if with_class else str(error).strip() or name
     return " ".join(in_message(text).split())[:REASON_CHARACTERS]
@@ -123,7 +123,7 @@ def _secrets() -> Iterator[str]:
 
 @functools.lru_cache(maxsize=2)
 def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[str], frozenset[tuple[Path, bool]]]:
-    """Return the secrets in variables, and the files with further secrets, each with whether it holds headers."""
+    """Return the secrets in variables, and the files with other secrets, each with whether it holds headers."""
     found: set[str] = set()
     files = {(path, name in HEADERS) for name, path in variables if _is_file(name)}
     for name, value in variables:
@@ -142,7 +142,7 @@ def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[s
 
 
 def _is_file(name: str) -> bool:
-    """Tell whether a variable names a file with a secret; the path itself is no secret."""
+    """Check whether a variable names a file with a secret."""
     return name in _FILES or bool(re.search(_NAMES_FILE, name) and (re.search(_SENSITIVE, name) or name in HEADERS))
 
 
@@ -184,7 +184,7 @@ def _of_header(value: str) -> Iterator[str]:
 
 
 def _of_file(file: Path, *, has_headers: bool) -> tuple[str, ...]:
-    """Return the secrets in a file; none if it cannot be read, which its reader reports."""
+    """Return the secrets in a file; empty for an unreadable file, which its user reports."""
     try:
         status = file.stat()
     except (OSError, ValueError):
@@ -193,7 +193,7 @@ def _of_file(file: Path, *, has_headers: bool) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=16)
-def _content_of(file: Path, _: int, size: int, *, has_headers: bool) -> tuple[str, ...]:
+def _content_of(file: Path, _mtime_ns: int, size: int, *, has_headers: bool) -> tuple[str, ...]:
     if not file.is_file() or size > LARGEST_FILE:
         return ()
     try:
@@ -204,20 +204,20 @@ def _content_of(file: Path, _: int, size: int, *, has_headers: bool) -> tuple[st
 
 
 def _of_settings(text: str) -> Iterator[str]:
-    """Yield the secrets in a file of settings, or the whole content of a file that is just a secret."""
+    """Yield the secrets in a file of settings, or the whole content of another file."""
     with suppress(ValueError):
         value = json.loads(text)
         if isinstance(value, dict):
             yield from _of_object(value)
             return
     pairs = [found.groups() for line in text.splitlines() if (found := re.fullmatch(_SETTING, line))]
-    secret = [value for key, value in pairs if re.search(_SENSITIVE, key)]
-    yield from secret or _of_text(text)
+    secrets = [value for key, value in pairs if re.search(_SENSITIVE, key)]
+    yield from secrets or _of_text(text)
 
 
 def _of_object(value: dict[str, Any]) -> Iterator[str]:
-    for key, each in value.items():
-        if isinstance(each, dict):
-            yield from _of_object(each)
-        elif isinstance(each, str) and re.search(_SENSITIVE, key) and "://" not in each:
-            yield from _of_text(each)
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _of_object(inner)
+        elif isinstance(inner, str) and re.search(_SENSITIVE, key) and "://" not in inner:
+            yield from _of_text(inner)

@@ -1,7 +1,8 @@
-"""Settings from TOML files, each with the file and the table that it comes from.
+"""Settings from TOML files, each with its file and its table.
 
-The keys are the names of options. Options that every command takes stand at the top, and each command has a table:
-`[run]`, `[categories.run]`. `[profile.NAME]` holds the same again and beats the rest when the profile is chosen.
+The keys are the names of options. Options of every command stand at the top of a file, and each command has a table:
+`[run]`, `[categories.run]`. A profile, `[profile.NAME]`, has the same keys and tables, and beats the rest of the files
+when it is chosen.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Setting(NamedTuple):
     key: str
     file: Path
     location: str
-    """The table and the file, in words."""
+    """The table and the file, as `[run] of upsert-cli.toml`."""
 
     def must_be(self, needed: str) -> UsageFault:
         """Return the error for a value of the wrong kind; `needed` names the right one, such as `true or false`."""
@@ -38,16 +39,16 @@ class Setting(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """A file, or one profile in it."""
+    """A file, or a profile in it."""
 
     file: Path
     prefix: tuple[str, ...]
-    """Empty for the file itself, `("profile", NAME)` for a profile."""
+    """`("profile", NAME)` for a profile, empty for the file."""
 
     top: Table
 
     def table(self, path: Sequence[str]) -> Table:
-        """Return a table of the file; empty if the file lacks it."""
+        """Return a table of the layer; empty if the layer lacks it."""
         table = self.top
         for name in path:
             inner = table.get(name)
@@ -57,7 +58,7 @@ class _Layer(NamedTuple):
         return table
 
     def location(self, path: Sequence[str]) -> str:
-        """Return the name of a table and the file, in words."""
+        """Return the name of a table with its file, such as `[run] of upsert-cli.toml`."""
         name = ".".join((*self.prefix, *path))
         return f"[{name}] of {self.file}" if name else str(self.file)
 
@@ -66,11 +67,11 @@ class Configuration:
     """The settings of all files in use, the strongest file first."""
 
     def __init__(self, contents: Mapping[Path, Table], profile: str | None = None) -> None:
-        """Choose the layers that count.
+        """Divide the files into layers.
 
         Args:
             contents: The parsed files, the strongest first.
-            profile: The name of the profile to use.
+            profile: The name of the chosen profile.
 
         Raises:
             UsageFault: No file has the profile.
@@ -105,7 +106,7 @@ class Configuration:
             tables: The keys that may be tables.
 
         Raises:
-            UsageFault: A key is unknown, or has a value in place of a table, or the other way round.
+            UsageFault: A key is unknown, has a value in place of a table, or is a table in place of a value.
         """
         for layer in (*self._base, *self._profiles):
             inner = {*tables, PROFILES} if not path and not layer.prefix else {*tables}
@@ -129,10 +130,10 @@ class Configuration:
 
 
 def read_configuration(given: Path | None, profile: str | None) -> Configuration:
-    """Read the given file, or else the file of the current folder and that of the user.
+    """Read the given file, or else the files of the current folder and of the user.
 
     Raises:
-        UsageFault: A file cannot be read or is not TOML, a file that nobody named could be changed by others, or no
+        UsageFault: A file cannot be read or is not TOML, others could change a file that the user did not name, or no
             file has the profile.
     """
     if given is not None:
@@ -144,10 +145,10 @@ def read_configuration(given: Path | None, profile: str | None) -> Configuration
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Return the values in a TOML file: UTF-8, with or without the byte-order mark of editors on some systems.
+    """Return the values in a TOML file, which may begin with a byte-order mark.
 
     Raises:
-        ValueError: It is not UTF-8, or not TOML.
+        ValueError: The content is not UTF-8, or not TOML.
     """
     import tomllib  # 4 ms, only for users who have such a file
 
@@ -170,15 +171,14 @@ def _read(path: Path, *, found: bool) -> Table:
             if found:
                 _refuse_untrusted(path, file.fileno())
             return parse_toml(file.read())
-    except (OSError, ValueError) as error:  # a ValueError also if it is not UTF-8
-        reason = reason_of(error)
+    except (OSError, ValueError) as error:
         raise UsageFault(
-            message=f"{path} cannot be read ({reason}); it has to be TOML, or name another file with --config"
+            message=f"{path} cannot be read ({reason_of(error)}); it has to be TOML, or name another file with --config"
         ) from error
 
 
 def _refuse_untrusted(path: Path, descriptor: int) -> None:
-    """Refuse a file that nobody named and that another user could change to redirect loads."""
+    """Refuse a file that the user did not name and that another user could change to redirect loads."""
     if not hasattr(os, "geteuid"):
         return
     mine = (os.geteuid(), 0)

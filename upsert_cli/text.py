@@ -1,6 +1,6 @@
-"""Text for people: foreign text made safe to print, lines for counts and durations, and the meant word for a typo.
+"""Text for people: foreign text made safe to print, lines for counts and durations, and suggestions for typos.
 
-Everything that the command line prints passes through `safe` last, so that no escape sequence, control character,
+The command line prints nothing that has not passed through `safe`, so that no escape sequence, control character,
 direction character or line break in foreign text has an effect.
 """
 
@@ -13,12 +13,12 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from upsert_cli.counts import OUTCOMES, Converted
+from upsert_cli.counts import OTHER_FIELDS, OUTCOMES, Converted
 
 TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
 TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
 
-CLOSENESS = 0.75  # of difflib; `lsit` is as close to `list` as that, and `--columns` to no option of `run`
+CLOSENESS = 0.75  # by difflib; `lsit` is that close to `list`, and `--columns` to no option of `run`
 
 # Compiled by `re` when used. A word comes with the spaces before it; a command between backticks is one word.
 _WORD = r"(\s*)((?:`[^`]*`|\S)+)"
@@ -26,23 +26,23 @@ _STYLE = r"\x1b\[[0-9;]*m"
 _MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and needs no look at each character
 
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:)")
-_OLD_COMMAND = re.compile(r"#(?=#[A-Za-z0-9_-]*\[)")  # `##[error]`, `##vso[`, `##teamcity[`: obeyed anywhere in a line
+_OLD_COMMAND = re.compile(r"#(?=#[A-Za-z0-9_-]*\[)")  # `##[error]`, `##vso[`, `##teamcity[`, anywhere in a line
 
 
 def safe(text: str) -> str:
-    r"""Return `text` on one line, with every character that is not simply shown written as an escape (`\x1b`).
+    r"""Return a text on one line, with every character that a terminal would not simply show as an escape (`\x1b`).
 
-    Commands for CI systems are escaped too: the colon that begins a GitHub workflow command at the start of a line, and
-    the first character of `##[`, which Azure, TeamCity and older runners look for.
+    Commands for CI systems are escaped too: the first colon of a GitHub workflow command at the start of a line, and
+    the first character of `##[`, which Azure, TeamCity and older runners obey.
     """
     shown = _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text)
     return _OLD_COMMAND.sub(r"\\x23", _WORKFLOW_COMMAND.sub(r"\1\\x3a", shown))
 
 
 def wrapped(line: str, width: int) -> str:
-    """Break a line between words where it has more than `width` cells; later lines are indented by two more spaces.
+    """Break a line of more than `width` cells between words, and indent the later lines by two more spaces.
 
-    A word that is longer than a line, such as a path, is left to the terminal, so that it can be copied whole.
+    A word that is longer than a line, such as a path, stays whole, so that it can be copied.
     """
     if _cells(line) <= width:
         return line
@@ -57,13 +57,13 @@ def wrapped(line: str, width: int) -> str:
 
 
 def safe_json(value: Any) -> str:
-    r"""Return `value` as JSON on one line; the characters that `safe` escapes are escaped as in JSON (`\u001b`)."""
+    r"""Return a value as JSON on one line, in which the characters that `safe` escapes are escaped (`\u001b`)."""
     text = json.dumps(value, ensure_ascii=not _takes_unicode(), allow_nan=False, default=str)
     return _OLD_COMMAND.sub(r"\\u0023", _MAYBE_UNSAFE.sub(lambda match: _shown_in_json(match.group()), text))
 
 
 def tab_separated(rows: Iterable[Iterable[object]]) -> str:
-    """Return rows for a pipe: one per line, never truncated, and no tab or line break in a cell."""
+    """Return rows for a pipe, one per line; cells are not truncated, and their tabs and line breaks are escaped."""
     return "\n".join("\t".join(safe(str(cell)) for cell in row) for row in rows)
 
 
@@ -73,15 +73,16 @@ def ellipsis() -> str:
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
-    """Return the counts of a task for people; zeros of the rarer kinds are left out."""
+    """Return the counts of a task in words, without the rarer ones that are zero."""
     words = OUTCOMES | {"deleted": "deleted", "truncated": "truncated"}
     rare = ("duplicate", "deleted", "truncated")
     return ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts[name] or name not in rare)
 
 
 def converted_line(converted: Converted) -> str:
-    """Return how many values became text, and in which fields; the empty name stands for further fields."""
-    names = [name or "others" for name in sorted(converted.by_field, key=lambda name: not name)]
+    """Return the number of values that became text, with their fields."""
+    listed = [name for name in converted.by_field if name != OTHER_FIELDS]
+    names = [*listed, "others"] if OTHER_FIELDS in converted.by_field else listed
     fields = "" if names in ([], ["others"]) else f": {', '.join(names)}"
     kind = "text" if converted.plain else "JSON text"
     return f"{converted.values:,} value{'s' * (converted.values != 1)} stored as {kind}{fields}"
@@ -105,27 +106,27 @@ def time_taken(seconds: float, attempts: int) -> str:
 
 
 def seconds_line(seconds: Mapping[str, float]) -> str:
-    """Return the busy seconds of each stage, the busiest first; stages overlap, so the sum may exceed the total."""
+    """Return the busy seconds of each stage, the busiest first; stages overlap, so their sum may exceed the total."""
     stages = sorted((name for name in seconds if name != "total"), key=lambda name: -seconds[name])
     parts = [f"{name} {seconds[name]:.1f}" for name in stages]
     return f"{', '.join(parts)}; {seconds.get('total', 0.0):.1f} in all"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the word that `word` is a misspelling of, or None if none is close."""
+    """Return the known word that is most similar to a misspelled one, or None if none is close."""
     import difflib  # late: only a wrong word needs it
 
-    bare = {each.lstrip("-"): each for each in sorted(known)}
+    known_by_bare = {option.lstrip("-"): option for option in sorted(known)}
     typed = word.lstrip("-").lower()
     if not typed:
         return None
-    swapped = [each for each in bare if len(typed) > 1 and sorted(each) == sorted(typed)]
-    found = swapped or difflib.get_close_matches(typed, bare, n=1, cutoff=CLOSENESS)
-    return bare[found[0]] if found else None
+    swapped = [bare for bare in known_by_bare if len(typed) > 1 and sorted(bare) == sorted(typed)]
+    close = swapped or difflib.get_close_matches(typed, known_by_bare, n=1, cutoff=CLOSENESS)
+    return known_by_bare[close[0]] if close else None
 
 
 def _cells(text: str) -> int:
-    """Return how many cells of a terminal a text takes, without its styles."""
+    """Return the number of terminal cells of a text, without its styles."""
     plain = re.sub(_STYLE, "", text)
     if plain.isascii():
         return len(plain)

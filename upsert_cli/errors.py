@@ -22,43 +22,16 @@ from typing import Any, dataclass_transform
 
 # -- kinds -------------------------------------------------------------------------------------------------------------
 
-SOME_REJECTED = 3  # exit code of a task that is done, but not with every item; no error, so no class
+SOME_REJECTED = 3  # the exit code of a task that is done although items were rejected; not an error, so no class
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
-class ErrorWithFields(Exception):
-    """An exception with fields: the annotated names of a class, given by keyword as in a dataclass.
+class UpsertCliError(Exception):
+    """The root of all errors that the user can correct; any other exception that escapes is a bug.
 
-    Not a `dataclass`, which would compile code for each class whenever a command starts.
+    The annotated names of a class are its fields, given by keyword as in a dataclass. A real dataclass would compile
+    code for each class whenever a command starts.
     """
-
-    def __init__(self, **data: Any) -> None:
-        known = {
-            name for kind in type(self).__mro__ if issubclass(kind, ErrorWithFields) for name in kind.__annotations__
-        }
-        missing = {name for name in known if not hasattr(type(self), name)} - set(data)
-        if wrong := sorted(missing | (set(data) - known)):
-            raise TypeError(f"{type(self).__name__} has the fields {sorted(known)}; missing or unknown: {wrong}")
-        super().__init__()
-        vars(self).update(data)
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__qualname__}({fields})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions with keyword-only fields do not survive pickling by themselves, and some cross a pipe.
-        return _restore, (type(self), vars(self))
-
-
-def _restore(kind: type[ErrorWithFields], data: dict[str, Any]) -> ErrorWithFields:
-    error = kind.__new__(kind)
-    vars(error).update(data)
-    return error
-
-
-class UpsertCliError(ErrorWithFields):
-    """The root of all errors that the user can fix; any other exception that escapes is a bug."""
 
     exit_code = 1
     message: str = ""
@@ -67,8 +40,31 @@ class UpsertCliError(ErrorWithFields):
     sentence = ""
     """The message of a class with fields of its own; their names in braces are replaced."""
 
+    def __init__(self, **data: Any) -> None:
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, UpsertCliError)]
+        known = {name for kind in kinds for name in kind.__annotations__}
+        missing = {name for name in known if not hasattr(type(self), name)} - set(data)
+        if wrong := sorted(missing | (set(data) - known)):
+            raise TypeError(f"{type(self).__name__} has the fields {sorted(known)}; missing or unknown: {wrong}")
+        super().__init__()
+        vars(self).update(data)
+
     def __str__(self) -> str:
         return self.message or self.sentence.format_map(vars(self))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__qualname__}({fields})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Some errors cross a pipe, and exceptions with keyword-only fields cannot be pickled otherwise.
+        return _restore, (type(self), vars(self))
+
+
+def _restore(kind: type[UpsertCliError], data: dict[str, Any]) -> UpsertCliError:
+    error = kind.__new__(kind)
+    vars(error).update(data)
+    return error
 
 
 class UsageFault(UpsertCliError):
@@ -84,7 +80,7 @@ class Refusal(UpsertCliError):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the reason in an error on one line, in the system's words if it has any: `No space left on device`."""
+    """Return the reason of an error on one line; a system's error loses its number: `No space left on device`."""
     words = error.strerror if isinstance(error, OSError) else None
     return words or " ".join(str(error).split()) or type(error).__name__
 
@@ -100,15 +96,14 @@ class Stage(enum.StrEnum):
     OTHER = "other"
 
 
-class ItemError(ErrorWithFields):
-    """Raised when one item cannot be loaded, and only that one."""
+class ItemError(Exception):
+    """Raised when one item cannot be loaded, and only that item."""
 
-    stage: Stage = Stage.READING
-    detail: str
-    """One line of reason, such as `payload.text is empty`."""
-
-    def __str__(self) -> str:
-        return self.detail
+    def __init__(self, detail: str, *, stage: Stage = Stage.READING) -> None:
+        """Take the reason in one line, such as `payload.text is empty`."""
+        super().__init__(detail)
+        self.detail = detail
+        self.stage = stage
 
 
 # -- tasks -------------------------------------------------------------------------------------------------------------
@@ -124,7 +119,7 @@ class Canceled(UpsertCliError):
 
 
 class Interrupted(UpsertCliError):
-    """Raised when a signal stopped the task; its written batches are committed."""
+    """Raised when a signal stopped the task, after the written batches were committed."""
 
     task_id: str
     signal_number: int
@@ -136,7 +131,7 @@ class Interrupted(UpsertCliError):
 
     @property
     def signal_name(self) -> str:
-        """Such as `SIGTERM`."""
+        """The name of the signal, such as `SIGTERM`."""
         return signal.Signals(self.signal_number).name
 
     def __str__(self) -> str:
@@ -152,7 +147,7 @@ class Interrupted(UpsertCliError):
 
 
 class TaskNotFound(UpsertCliError):
-    """Raised when the journal has no task of that id."""
+    """Raised when the journal has no task with an id."""
 
     task_id: str
     journal: str
@@ -171,7 +166,7 @@ class TaskNotFound(UpsertCliError):
 
 
 class TaskExists(Refusal):
-    """Raised when a task is created under an id that is taken."""
+    """Raised when the id of a new task is taken."""
 
     task_id: str
 
@@ -183,7 +178,7 @@ class TaskRunning(Refusal):
 
     task_id: str
     holder: object
-    """The process that runs it, as `pid 4242 on host since ...`."""
+    """The process that runs the task, as `pid 4242 on host since ...`."""
 
     sentence = "task {task_id} is being run by {holder}; wait for it, or stop it with `upsert-cli cancel {task_id}`"
 
@@ -194,7 +189,7 @@ class WrongStatus(UpsertCliError):
     task_id: str
     status: str
     wanted: tuple[str, ...]
-    """The statuses that allow it."""
+    """The statuses that allow the operation."""
 
     def __str__(self) -> str:
         return (
@@ -204,7 +199,7 @@ class WrongStatus(UpsertCliError):
 
 
 class JournalUnwritable(UpsertCliError):
-    """Raised when the journal cannot be written; its earlier content is intact."""
+    """Raised when the journal cannot be written, and keeps its earlier content."""
 
     path: str
     reason: str
@@ -237,7 +232,7 @@ class JournalDamaged(UpsertCliError):
 
 
 class LocksUnsupported(UpsertCliError):
-    """Raised when the file system has no locks that end with the process that holds them."""
+    """Raised when the file system has no locks that the kernel frees when their holder dies."""
 
     path: str
 
@@ -285,10 +280,10 @@ class TargetInUse(Refusal):
 
     path: str
     holder: str
-    """The process that has it, as `pid 4242 on host since ...`."""
+    """The process that holds the lease, as `pid 4242 on host since ...`."""
 
     collection: str = ""
-    """On a server, where a lease covers one collection."""
+    """The collection on a server; empty for a folder, whose lease covers all collections."""
 
     def __str__(self) -> str:
         if self.collection:
@@ -307,7 +302,7 @@ class TargetBusy(Refusal):
 
     path: str
     program: str = ""
-    """The program if known, as `pid 4242 (python3)`."""
+    """The program, as `pid 4242 (python3)`; empty if not known."""
 
     def __str__(self) -> str:
         return (
@@ -322,6 +317,8 @@ class TargetDamaged(UpsertCliError):
     path: str
     collection: str
     detail: str
+    lacks_vectors: bool = False
+    """The index can be opened, but lacks so many vectors that reading the collection was given up."""
 
     def __str__(self) -> str:
         return (
@@ -330,16 +327,12 @@ class TargetDamaged(UpsertCliError):
         )
 
 
-class VectorsMissing(TargetDamaged):
-    """Raised when too many records lack their vectors to read the rest, although the index can be opened."""
-
-
 class NotChromasAnswer(UpsertCliError):
-    """Raised when an answer does not come from Chroma, so that nothing is known to be written."""
+    """Raised when an answer does not come from Chroma, so that a write may not have happened."""
 
     url: str
     request: str
-    """Method and path."""
+    """The method and the path."""
 
     found: str
     """A description of the answer, such as `200 OK with a page for a browser`."""
@@ -357,10 +350,10 @@ class NotChromasAnswer(UpsertCliError):
 
 
 class ModelUnavailable(UpsertCliError):
-    """Raised when one source of models cannot provide a model; the next one is asked."""
+    """Raised when one origin cannot provide a model, so that the next one is tried."""
 
     reason: str
     missing: tuple[str, ...] = ()
-    """Packages that would help, such as `onnx>=1.18`."""
+    """Packages to install, such as `onnx>=1.18`."""
 
     sentence = "{reason}"

@@ -61,10 +61,10 @@ def _verify(session: Session, task: Task, report: RunReport, *, code: int) -> in
     if task.status is not TaskStatus.DONE:
         return code
     from upsert_cli.load.queue_worker import worst_exit_code
-    from upsert_cli.verify.expected import Subject
+    from upsert_cli.verify.expected import subject_of_task
     from upsert_cli.verify.verification import verify as verify_subject
 
-    outcome = verify_subject(Subject.of_task(session.journal, task.id), context=session)
+    outcome = verify_subject(subject_of_task(session.journal, task.id), context=session)
     report.verified(outcome)
     return worst_exit_code([code, outcome.exit_code])
 

@@ -66,8 +66,8 @@ def query(
     """
     if (text is None) == (vector is None):
         raise click.UsageError("Give either a TEXT or a --vector.")
-    from upsert_cli.verify.expected import Subject  # late: other commands load this module for its options
-    from upsert_cli.verify.query import nearest
+    from upsert_cli.verify.query import nearest  # late: other commands load this module for its options
+    from upsert_cli.verify.subject import Subject
 
     options = model_options(**files)
     require_resources()

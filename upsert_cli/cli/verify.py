@@ -22,8 +22,9 @@ from upsert_cli.cli.options.shared_options import (
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
-from upsert_cli.verify.expected import Subject
+from upsert_cli.verify.expected import subject_of_task
 from upsert_cli.verify.repair import repair as repair_subject
+from upsert_cli.verify.subject import Subject
 from upsert_cli.verify.verification import Verification
 from upsert_cli.verify.verification import verify as verify_subject
 
@@ -64,7 +65,7 @@ def verify(
         if task_id is not None:
             task = session.task(task_id)
             _warn_of_missing_rows(session, task)
-            subject = Subject.of_task(session.journal, task.id, options)
+            subject = subject_of_task(session.journal, task.id, options)
         else:
             subject = Subject.of_collection(session.journal, chroma, collection, options)
         outcome = (repair_subject if repair else verify_subject)(subject, context=session)

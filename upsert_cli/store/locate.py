@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.store.address import OF_TARGET, is_server
+from upsert_cli.store.address import OF_TARGET, is_server, remedy_for_name
 from upsert_cli.store.location import Location
 from upsert_cli.store.target import Target
+from upsert_cli.text import nearest
 
 
 def location_at(
@@ -37,3 +40,20 @@ def location_at(
 def location_of(target: Target) -> Location:
     """Return the location of a target."""
     return location_at(target.path, target.collection, leases=Path(target.leases), retry_for=target.retry_for)
+
+
+def no_collection(chroma: str, name: str, *, known: Iterable[str] = (), undone: str = "") -> UpsertCliError:
+    """Return the error for a collection that does not exist.
+
+    Args:
+        chroma: The target.
+        name: The name of the collection.
+        known: The names of the target's collections, if the error is to suggest one.
+        undone: The work that was not done, such as `deleted`.
+    """
+    close = nearest(name, known)
+    question = "" if close is None else f" did you mean {close}?"
+    nothing = f", so nothing was {undone}" if undone else ""
+    return UpsertCliError(
+        message=f"there is no collection {name} in {chroma}{nothing};{question} {remedy_for_name(chroma)}"
+    )

@@ -7,6 +7,7 @@ segmentation fault. In a child process it works while texts are embedded, and it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar, cast
@@ -193,3 +194,14 @@ class StoreProcess(ChildProcess):
             if start:
                 self._context.check()
             yield rows[start : start + CALL_ROWS]
+
+
+@contextmanager
+def open_as_found(
+    target: Target, *, context: RunContext, task_id: str | None = None, location: Location | None = None
+) -> Iterator[StoreProcess]:
+    """Yield an existing collection, which is closed at the end; warn if a write upgrades its folder."""
+    with StoreProcess(target, task_id=task_id, context=context, location=location) as store:
+        if not target.reads_only and (warning := store.opened().upgrade) is not None:
+            context.warning(warning)
+        yield store

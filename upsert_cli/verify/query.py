@@ -1,6 +1,6 @@
-"""A text or a vector -> the records of a collection that are nearest to it; its own model embeds a text.
+"""Finds the records of a collection that are nearest to a vector, or to a text that the collection's model embeds.
 
-Nothing is written, and no lease is taken, so a load can begin while the query runs.
+A query writes nothing and takes no lease, so a load can begin while it runs.
 """
 
 from __future__ import annotations
@@ -13,29 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import embeds
-from upsert_cli.embedding.embedder import load_model
+from upsert_cli.embedding.embedder import check_vectors, load_model
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import Record
-from upsert_cli.store.location import Location
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.store.target import Target
-from upsert_cli.verify.expected import Subject
+from upsert_cli.verify.subject import Subject
 
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
 
-TRIES = 3  # while a load runs, which may be writing the index files at that moment
+TRIES = 3  # while a load runs, since it may be writing the index files at that moment
 
 
 def nearest(
     subject: Subject, asked: str | array[float], *, rows: int, where: dict[str, Any] | None, context: RunContext
 ) -> tuple[int, Sequence[Record]]:
-    """Return the number of records in a collection, and those nearest to a text, which is embedded, or to a vector.
+    """Return the number of records in a collection, and the records nearest to a text or a vector, nearest first.
 
     Args:
         subject: The collection.
         asked: The text or the vector to query for.
-        rows: Number of records wanted; the nearest comes first.
+        rows: The number of records to find.
         where: Chroma's filter on the metadata, such as `{"year": {"$gte": 2024}}`.
         context: Checked in the waits.
 
@@ -43,10 +41,9 @@ def nearest(
         UsageFault: The text is blank, the vector has another dimension, or Chroma does not understand the filter.
         Refusal: A text was given, and the collection names no model, or one that did not make its vectors.
         UpsertCliError: The collection is empty.
-        TargetInUse: A load is writing the files that would be read.
+        TargetInUse: A load is writing the index files.
     """
     target = subject.target
-    vector = cache(lambda: _embed(subject, asked, context) if isinstance(asked, str) else _as_row(asked))
     if isinstance(asked, str) and not asked.strip():
         raise UsageFault(message="the text to query for is blank; give some words, in quotes")
     if not isinstance(asked, str) and target.model.dimension not in (0, len(asked)):
@@ -54,10 +51,13 @@ def nearest(
             message=f"--vector has {len(asked)} numbers, and the vectors of the collection {target.collection} in "
             f"{target.path} have {target.model.dimension}"
         )
+    vector = cache(lambda: _embed(subject, asked, context) if isinstance(asked, str) else _as_row(asked))
     location = subject.location()
 
     def ask() -> tuple[int, Sequence[Record]]:
-        with _opened(target, location, context) as store:
+        # If reading would flush the index, no other process may write at the same time.
+        reader = replace(target, beside_others=not location.reading_flushes(), reads_only=True, examined=False)
+        with StoreProcess(reader, context=context) as store:
             row = vector()  # while the process opens the collection
             if not (records := store.opened().count):
                 raise UpsertCliError(
@@ -66,31 +66,31 @@ def nearest(
                 )
             return records, store.query(row, rows=rows, where=where)
 
-    for left in reversed(range(TRIES)):
+    for tries_left in reversed(range(TRIES)):
         try:
             return ask()
         except TargetDamaged as error:
             if location.holder() is None:
                 raise
             holder = location.await_orphan(context.check)
-            if holder is not None and not left:
+            if holder is not None and tries_left == 0:
                 raise location.in_use(holder) from error
     return ask()  # the process that had the files is gone
 
 
-def _opened(target: Target, location: Location, context: RunContext) -> StoreProcess:
-    # If merely reading would flush the index, no other process may write at the same time.
-    reader = replace(target, beside_others=not location.reading_flushes(), reads_only=True, examined=False)
-    return StoreProcess(reader, context=context)
-
-
 def _as_row(vector: array[float]) -> Vectors:
+    """Return a vector as float32, `(1, dimension)`."""
     import numpy as np
 
     return np.asarray(vector, dtype=np.float32).reshape(1, -1)
 
 
 def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
+    """Embed a text with the model that made the vectors of the collection.
+
+    Raises:
+        Refusal: No model is known, or the known one gives vectors of another dimension.
+    """
     target = subject.target
     if not target.model.name:
         raise Refusal(
@@ -114,7 +114,5 @@ def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
     embedder = load_model(replace(model, max_tokens=max_tokens))
     tokens = embedder.count_query(text)
     if tokens > max_tokens:
-        context.warning(
-            f"the text has more than the {max_tokens} tokens that the model takes; the rest of it does not count"
-        )
-    return embedder.embed_query(text)
+        context.warning(f"the text has more than the {max_tokens} tokens that the model reads; the rest is ignored")
+    return check_vectors(embedder.embed_query(text), texts=1, dimension=embedder.dimension)

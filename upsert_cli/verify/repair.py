@@ -1,11 +1,10 @@
 """Repairs a collection: writes missing, unreadable and different records again, and rebuilds an unreadable index.
 
-Records come from a task's sources where these have them, otherwise from the documents and metadata in the store.
+A record comes from the sources of the task where they have it, otherwise from its document and metadata in the store.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cache, partial
@@ -15,33 +14,32 @@ from upsert_cli.documents.hashing import HASH_KEY, has_own_vector
 from upsert_cli.documents.stored_items import document_of_record
 from upsert_cli.embedding.embedder import load_model
 from upsert_cli.embedding.identity import Model, OwnVectors
-from upsert_cli.errors import Refusal, TargetDamaged, VectorsMissing
+from upsert_cli.errors import Refusal, TargetDamaged
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import MAX_ROWS
 from upsert_cli.pipeline.compare import compare_documents
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.store.base import Record, RecordRef, Verdict
-from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.collections import opened
-from upsert_cli.verify.expected import Subject
+from upsert_cli.store.process import CALL_ROWS, StoreProcess, open_as_found
+from upsert_cli.verify.expected import expected_batches
+from upsert_cli.verify.subject import Subject
 from upsert_cli.verify.verification import Repaired, Verification, examine
 
 
 def repair(subject: Subject, *, context: RunContext) -> Verification:
-    """Repair a collection, and return the findings after it, with the work done.
+    """Repair a collection, and return the findings after the repair, with a report of the work.
 
     Args:
         subject: The collection.
-        context: Reports each step that may take long.
+        context: Receives a message before each step that may take long.
 
     Raises:
-        Refusal: Nothing says which model the vectors come from, or they came with items and no task with their sources
-            is named; only the queue was repaired. Or the weights in the given folder are others, and nothing was.
+        Refusal: Neither a model nor the sources of a task can make the vectors again, so at most the queue was
+            repaired; or the given folder has other weights than those that made the collection.
         TargetDamaged: The collection still cannot be read.
     """
     subject.check_given_model()
     location = subject.location()
-    repairer = cache(partial(_Repairer, subject, context))
+    rewriter = cache(partial(_Rewriter, subject, context))  # at its first use, since it may refuse
     look_again = partial(examine, subject, context=context, gives_up=False)
     found, damage = _look(subject, context)
     done = Repaired(damage=None if damage is None else damage.detail, before=found)
@@ -50,23 +48,23 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
         done.removed = removed
         found, damage = _look(subject, context)
     if found is None or found.index_is_lost:
-        embeds = repairer().embeds
-        if embeds:
-            repairer().embedder()  # before anything is moved: without the model nothing could be rebuilt
-        if embeds or (found.queries_fail if found is not None else not isinstance(damage, VectorsMissing)):
-            done.aside = location.put_index_aside()  # a server indexes records that are written again by itself
-        context.info(f"rebuilding the index from the {'stored documents' if embeds else 'sources'}")
-        done.written += repairer().write_all()
+        if rewriter().embeds:
+            rewriter().embedder()  # before the index is moved, since only the model can rebuild it
+        is_unusable = found.queries_fail if found is not None else damage is not None and not damage.lacks_vectors
+        if rewriter().embeds or is_unusable:
+            done.aside = location.put_index_aside()  # empty for a server, which repairs its index during the writes
+        context.info(f"rebuilding the index from the {'stored documents' if rewriter().embeds else 'sources'}")
+        done.written += rewriter().write_all()
         found = look_again()
     if found.unreachable and found.asked < found.records:
-        # An index that has dropped one of a sample has dropped others. With chromadb 1.5.9 that was one in 700 of the
-        # records that were replaced where all vectors were close to each other, and none of 4,000 with the default
-        # model. Writing a dropped record again brought it back each time.
+        # An index that has dropped one record of a sample has dropped others. chromadb 1.5.9 dropped one in 700 of the
+        # replaced records where all vectors were close to each other, and none of 4,000 with the default model. Writing
+        # a dropped record again brought it back each time.
         context.info("looking for every record by its own vector")
         found = look_again(ask_all=True)
     if found.wrong:
         context.info(f"writing {len(found.wrong - found.stale.keys())} records again")
-        done.written += repairer().write_again(found)
+        done.written += rewriter().write_wrong(found)
         found = look_again()
     found.repaired = done
     return found
@@ -81,108 +79,111 @@ def _look(subject: Subject, context: RunContext) -> tuple[Verification | None, T
         return None, error
 
 
-class _Repairer:
-    """Embeds records and writes them again."""
+class _Rewriter:
+    """Embeds records of a collection and writes them again."""
 
     def __init__(self, subject: Subject, context: RunContext) -> None:
         self._subject = subject
         self._context = context
-        self._model = subject.vectors()
-        if isinstance(self._model, OwnVectors) and subject.rows is None:
+        self._vectors = subject.vectors()
+        if isinstance(self._vectors, OwnVectors) and subject.rows is None:
             target = subject.target
             raise Refusal(
                 message=f"the vectors of the collection {target.collection} in {target.path} came with its items, and "
                 f"only their sources have them: `upsert-cli verify --repair {subject.loaded_by() or 'TASK_ID'}` reads "
                 f"those of a task again, and `upsert-cli list` shows the tasks"
             )
-        self._opened = partial(opened, subject.target, context=context, task_id=subject.task_id)
-        self.embedder = cache(partial(load_model, self._model))
-        self.embeds = isinstance(self._model, Model)
-        """Whether a model can make the vectors again; otherwise they are only in the sources and in the index."""
+        self._opened = partial(open_as_found, subject.target, context=context, task_id=subject.task_id)
+        self.embedder = cache(partial(load_model, self._vectors))
+        self.embeds = isinstance(self._vectors, Model)
+        """Whether a model can make the vectors again; otherwise only the sources and the index have them."""
 
     def write_all(self) -> int:
-        """Write every record again, from the sources if it brought its vector, otherwise from its stored document.
+        """Write every record again, and return their number.
 
-        Returns:
-            The number of written records.
+        A record that brought its vector comes from the sources, any other record from the store.
         """
         with self._opened() as store:
-            own = sum(1 for _ in self._write(self._from_sources(store, None), store))
-            blocks = (store.fetch(start=start, rows=MAX_ROWS) for start in itertools.count(0, MAX_ROWS))
-            stored = itertools.takewhile(len, blocks)
-            return own + sum(1 for _ in self._write(self._from_store(stored), store))
+            own = sum(1 for _ in self._write(self._with_own_vectors(store), store))
+            return own + sum(1 for _ in self._write(self._from_store(_all_records(store)), store))
 
-    def write_again(self, found: Verification) -> int:
-        """Write wrong records again, and return their number; delete stale ones."""
-        stale = found.stale.keys()
+    def write_wrong(self, found: Verification) -> int:
+        """Write wrong records again, and return their number; delete the stale records."""
         with self._opened() as store:
-            done = set(self._write(self._from_sources(store, found), store))
-            for ids in _blocks(stale):
-                records = store.fetch(ids)
-                store.delete([RecordRef(one.id, str(one.metadata.get(HASH_KEY))) for one in records])
-            rest = (store.fetch(ids) for ids in _blocks(found.wrong - stale - done))
+            done = set(self._write(self._wrong_in_sources(store, found), store))
+            for records in _records(store, found.stale.keys()):
+                store.delete([RecordRef(record.id, str(record.metadata.get(HASH_KEY))) for record in records])
+            rest = _records(store, found.wrong - found.stale.keys() - done)
             return len(done) + sum(1 for _ in self._write(self._from_store(rest), store))
 
     def _write(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[str]:
         """Yield the ids of the written records; each batch is written before the next one is compared."""
-        effort = self._subject.options.effort
-        for embedded in embed(batches, load=self.embedder, effort=effort):
+        for embedded in embed(batches, load=self.embedder, effort=self._subject.options.effort):
             self._context.check()
             for rows in (embedded.upserts(), embedded.updates()):
                 if rows.ids:
-                    refused = {one for one, _ in store.write(rows)}
-                    yield from (one for one in rows.ids if one not in refused)
+                    refused = {identifier for identifier, _ in store.write(rows)}
+                    yield from (identifier for identifier in rows.ids if identifier not in refused)
 
-    def _from_sources(self, store: StoreProcess, found: Verification | None) -> Iterator[Batch]:
-        """Yield the documents to write again: those of wrong records, or all that bring their vectors."""
-        wrong: Set[str] = frozenset() if found is None else found.wrong - found.stale.keys()
-        for batch in self._subject.batches():
-            items = {one.item.object_id for one in batch.documents if one.id in wrong}
-            documents = tuple(
-                one
-                for one in batch.documents
-                # All chunks of an item, since their average may be wrong.
-                if (one.vector is not None if found is None else one.item.object_id in items)
-            )
+    def _with_own_vectors(self, store: StoreProcess) -> Iterator[Batch]:
+        """Yield the documents of the sources that bring their vectors."""
+        for batch in expected_batches(self._subject):
+            documents = tuple(document for document in batch.documents if document.vector is not None)
+            if documents:
+                yield replace(batch, documents=documents, comparison=compare_documents(documents, store, force=True))
+
+    def _wrong_in_sources(self, store: StoreProcess, found: Verification) -> Iterator[Batch]:
+        """Yield the documents of the sources whose records are wrong."""
+        wrong = found.wrong - found.stale.keys()
+        for batch in expected_batches(self._subject):
+            # All chunks of an item, since their average may be wrong.
+            items = {document.item.object_id for document in batch.documents if document.id in wrong}
+            documents = tuple(document for document in batch.documents if document.item.object_id in items)
             if not documents:
                 continue
             comparison = compare_documents(documents, store, force=True)
-            if found is not None:
-                verdicts = [
-                    _verdict_on(document.id, verdict, wrong=wrong, outdated=found.outdated)
-                    for document, verdict in zip(documents, comparison.verdicts, strict=True)
-                ]
-                comparison = replace(comparison, verdicts=verdicts)
-            yield replace(batch, documents=documents, comparison=comparison)
+            verdicts = [
+                _verdict_on(document.id, verdict, wrong=wrong, outdated=found.outdated)
+                for document, verdict in zip(documents, comparison.verdicts, strict=True)
+            ]
+            yield replace(batch, documents=documents, comparison=replace(comparison, verdicts=verdicts))
 
     def _from_store(self, blocks: Iterable[Sequence[Record]]) -> Iterator[Batch]:
-        subject, identity = self._subject, self._model.hashed
+        """Yield the documents of stored records that a model can embed again."""
+        subject, identity = self._subject, self._vectors.hashed
         for number, block in enumerate(blocks):
-            # A vector that came with its item is only in the sources; no model can make it again.
             documents = tuple(
                 document_of_record(
-                    one.id,
-                    one.text,
-                    one.metadata,
+                    record.id,
+                    record.text,
+                    record.metadata,
                     collection=subject.target.collection,
                     # Chroma takes no record without any metadata.
-                    identity=identity if subject.identity is not None or not one.metadata else None,
+                    identity=identity if subject.identity is not None or not record.metadata else None,
                 )
-                for one in block
-                if self.embeds and one.text and not has_own_vector(one.metadata.get(HASH_KEY))
+                for record in block
+                # No model can make a vector that came with its item.
+                if self.embeds and record.text and not has_own_vector(record.metadata.get(HASH_KEY))
             )
             yield Batch.of(documents, Verdict.TEXT, number=number)
 
 
 def _verdict_on(identifier: str, verdict: Verdict, *, wrong: Set[str], outdated: Set[str]) -> Verdict:
-    """Return how to write a record: as it has to be written anew, by its metadata alone, or not at all."""
+    """Return how to write a record: by the verdict of the comparison, its metadata alone, or not at all."""
     if identifier in outdated:
         return Verdict.METADATA
     return verdict if identifier in wrong else Verdict.UNCHANGED
 
 
-def _blocks(ids: Set[str]) -> Iterator[list[str]]:
-    """Yield ids in order, as many as are fetched at once."""
+def _all_records(store: StoreProcess) -> Iterator[Sequence[Record]]:
+    start = 0
+    while block := store.fetch(start=start, rows=CALL_ROWS):
+        yield block
+        start += CALL_ROWS
+
+
+def _records(store: StoreProcess, ids: Set[str]) -> Iterator[Sequence[Record]]:
+    """Yield the records with some ids, in blocks."""
     ordered = sorted(ids)
-    for start in range(0, len(ordered), MAX_ROWS):
-        yield ordered[start : start + MAX_ROWS]
+    for start in range(0, len(ordered), CALL_ROWS):
+        yield store.fetch(ordered[start : start + CALL_ROWS])

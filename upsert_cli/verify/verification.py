@@ -1,7 +1,7 @@
 """Reads a collection back with its vectors, and compares it with the sources of a task.
 
-Memory grows with the rows that are wrong, never with those that are right: the sources are compared batch by batch,
-and an id is remembered only from its first row that differs on, since a later row of the same id may correct it.
+Memory grows only with the number of wrong rows: the sources are compared batch by batch, and an id is kept from its
+first row that differs, since a later row of the id may correct it.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upsert_cli.context import RunContext
-from upsert_cli.errors import SOME_REJECTED, VectorsMissing, repair_command
+from upsert_cli.errors import SOME_REJECTED, TargetDamaged, repair_command
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
-from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.collections import opened, other_load
-from upsert_cli.verify.expected import Subject
+from upsert_cli.store.process import StoreProcess, open_as_found
+from upsert_cli.verify.expected import expected_batches
+from upsert_cli.verify.loads import other_load
+from upsert_cli.verify.subject import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
 SAMPLE_ROWS = 200  # records that a query has to find; each costs about a millisecond
-MAX_UNREADABLE = 1_000  # records; with more of them the index itself is lost
+MAX_UNREADABLE = 1_000  # records; with more the index itself is lost
 EXAMPLES = 10  # ids of each kind in a report
 
 KINDS = ("missing", "unreadable", "different", "unreachable", "stale")
@@ -38,30 +39,30 @@ _DIFFERENCES = {
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """The result of reading a collection back: of each kind of wrong rows, the ids with one line of reason."""
+    """The findings in a collection that was read back: by kind, the ids of wrong rows, each with one line of reason."""
 
     subject: Subject
     records: int = 0
-    """Records in the collection; all of them were read."""
+    """Records that were read, which is all of the collection."""
 
     rows: int | None = None
     """Rows of the task's sources; None without a task."""
 
     asked: int = 0
-    """Records that were looked for by a query."""
+    """Records that a query by their own vector was to find."""
 
     missing: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     different: dict[str, str] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
     stale: dict[str, str] = field(default_factory=dict)
-    """Records that their item no longer has: chunks, or the whole text of an item that is split now."""
+    """Records that are no longer part of their item: chunks, or the whole text of an item that is split now."""
 
     outdated: set[str] = field(default_factory=set)
-    """Of the different records, those that only need the metadata of their row."""
+    """The different records that need only the metadata of their row."""
 
     repaired: Repaired | None = None
-    """The repair after which this was found, if there was one."""
+    """The repair before these findings, if there was one."""
 
     @property
     def kinds(self) -> dict[str, dict[str, str]]:
@@ -75,23 +76,24 @@ class Verification:
 
     @property
     def index_is_lost(self) -> bool:
-        """Whether the index lacks more than half of its records, so that it is better rebuilt."""
+        """Whether the index has lost more than half of its records, so that it has to be rebuilt."""
         return 2 * len(self.unreadable) > self.records or self.queries_fail
 
     @property
     def queries_fail(self) -> bool:
-        """Whether more than half of the records are not found by their own vectors."""
+        """Whether queries miss more than half of the records."""
         return 2 * len(self.unreachable) > self.asked
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing is wrong, otherwise 3."""
+        """3 if a row is wrong, otherwise 0."""
         return SOME_REJECTED if self.wrong else 0
 
     def examples(self) -> Iterator[tuple[str, str, str]]:
         """Yield the first few rows of each kind: kind, id, reason."""
         for kind, rows in self.kinds.items():
-            yield from ((kind, one, reason) for one, reason in itertools.islice(rows.items(), EXAMPLES))
+            for identifier, reason in itertools.islice(rows.items(), EXAMPLES):
+                yield kind, identifier, reason
 
     def summary(self) -> str:
         """Return one line for people."""
@@ -101,9 +103,9 @@ class Verification:
         return f"verified {target.collection} in {target.path}: {self.records:,} records read back{sources}; {counts}"
 
     def remedy(self) -> str | None:
-        """Return the command that corrects the findings; an unfinished task loads the missing rows.
+        """Return the command that corrects the findings, or None.
 
-        After a repair, other sources may have the rest; return None if no other task has loaded any.
+        An unfinished task loads the missing rows. After a repair, only the sources of another task can have the rest.
         """
         subject, task = self.subject, self.subject.task
         if self.repaired is not None:
@@ -118,7 +120,10 @@ class Verification:
     def found_as_json(self) -> dict[str, Any]:
         """Return the counts and the first ids of each kind."""
         return {"records": self.records, "rows": self.rows, "asked": self.asked} | {
-            kind: {"count": len(rows), "first": [{"id": one, "detail": rows[one]} for one in list(rows)[:EXAMPLES]]}
+            kind: {
+                "count": len(rows),
+                "first": [{"id": one, "detail": rows[one]} for one in itertools.islice(rows, EXAMPLES)],
+            }
             for kind, rows in self.kinds.items()
         }
 
@@ -147,10 +152,10 @@ class Repaired:
     """The findings before the repair; None if the collection could not be read."""
 
     removed: Sequence[str] = ()
-    """Ids of rows that blocked Chroma's queue and were removed from it; none of them was ever stored."""
+    """The ids of rows that blocked Chroma's queue, were never stored, and were removed from the queue."""
 
     aside: Sequence[str] = ()
-    """New names of the folders of a damaged index."""
+    """The new names of the folders of a damaged index."""
 
     written: int = 0
     """Records that were embedded and written again."""
@@ -173,49 +178,47 @@ def verify(subject: Subject, *, context: RunContext) -> Verification:
 
 
 def examine(subject: Subject, *, context: RunContext, ask_all: bool = False, gives_up: bool = True) -> Verification:
-    """Read every record with its vector, and compare the sources, if there are any, with the records.
+    """Read every record with its vector, and compare the records with the sources of a task, if there is one.
 
     Args:
         subject: The collection.
-        context: Reports each step that may take long.
-        ask_all: Look for every record by a query, not just for a sample.
+        context: Receives a message before each step that may take long.
+        ask_all: Query for every record, not only for a sample.
         gives_up: Give up after `MAX_UNREADABLE` unreadable records.
 
     Raises:
-        TargetDamaged: The index cannot be read, or reading it ends the process.
-        VectorsMissing: Too many records are unreadable.
-        TargetInUse: Another upsert-cli has the folder.
+        TargetDamaged: The index cannot be read, reading ends the process, or too many records are unreadable.
+        TargetInUse: Another upsert-cli holds the lease of the folder.
     """
     found = Verification(subject=subject)
     target = replace(subject.target, reads_only=True)
-    with opened(target, context=context, task_id=subject.task_id) as store:
+    with open_as_found(target, context=context, task_id=subject.task_id) as store:
         every = 1 if ask_all else max(1, -(-store.opened().count // SAMPLE_ROWS))
         if subject.rows is not None:
             context.info("comparing the sources with the collection")
             found.rows = 0
             wrong: dict[str, set[str]] = {}
-            for batch in subject.batches():
+            for batch in expected_batches(subject):
                 _compare(batch, store, found, wrong)
         context.info("reading the records back with their vectors")
         _read_back(store, found, every=every, gives_up=gives_up)
-    # Each row is named once, with its worst fault.
-    for one in found.unreadable:
-        found.different.pop(one, None)
+    for identifier in found.unreadable:  # each row is reported once, with its worst fault
+        found.different.pop(identifier, None)
     return found
 
 
 def _compare(batch: Batch, store: StoreProcess, found: Verification, wrong: dict[str, set[str]]) -> None:
     """Add the differences between the next batch of the sources and the collection to the findings.
 
-    `wrong` has the wrong ids so far, by item; those of an earlier row of an item in the batch are removed.
+    `wrong` has the wrong ids so far, by item. A row of the batch replaces the findings in an earlier row of its item.
     """
     found.rows = (found.rows or 0) + batch.read
     for document in batch.documents:
         if document.is_first_chunk:
-            for one in wrong.pop(document.item.object_id, ()):
-                found.outdated.discard(one)
+            for identifier in wrong.pop(document.item.object_id, ()):
+                found.outdated.discard(identifier)
                 for rows in (found.missing, found.different, found.stale):
-                    rows.pop(one, None)
+                    rows.pop(identifier, None)
     verdicts = compare_documents(batch.documents, store).verdicts
     for document, verdict in zip(batch.documents, verdicts, strict=True):
         if verdict is Verdict.UNCHANGED:
@@ -236,6 +239,7 @@ def _compare(batch: Batch, store: StoreProcess, found: Verification, wrong: dict
 
 
 def _read_back(store: StoreProcess, found: Verification, *, every: int, gives_up: bool) -> None:
+    """Add the faults of all records to the findings; one of `every` records is queried for."""
     subject = found.subject
     while True:
         block = store.check(start=found.records, rows=BLOCK_ROWS, every=every, identity=subject.identity)
@@ -246,7 +250,10 @@ def _read_back(store: StoreProcess, found: Verification, *, every: int, gives_up
         found.unreadable |= block.unreadable
         found.different |= block.different
         found.unreachable |= block.unreachable
+        # These need more than new metadata.
         found.outdated -= block.unreadable.keys() | block.different.keys() | block.unreachable.keys()
         if gives_up and len(found.unreadable) > MAX_UNREADABLE:
             detail = f"{len(found.unreadable)} of the first {found.records} records cannot be read with their vectors"
-            raise VectorsMissing(path=subject.target.path, collection=subject.target.collection, detail=detail)
+            raise TargetDamaged(
+                path=subject.target.path, collection=subject.target.collection, detail=detail, lacks_vectors=True
+            )

@@ -1,6 +1,6 @@
 """Files that are written whole or not at all: files that the user names, and private files of this tool.
 
-Only the user can read a private file, whatever the umask, and it is never opened through a symbolic link.
+Only the user can read a private file, with any umask, and it is never opened through a symbolic link.
 """
 
 from __future__ import annotations

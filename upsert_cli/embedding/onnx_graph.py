@@ -21,7 +21,7 @@ _KEY, _VALUE = 1, 2  # of an entry of external data
 
 _VARINT, _BYTES = 0, 2  # wire types
 _FIXED_SIZES = {1: 8, 5: 4}  # bytes of a value, by the other wire types
-_MORE = 0x80  # the bit of a byte that says that the number has another byte
+_MORE = 0x80  # the bit of each byte of a number but the last
 
 Shape: TypeAlias = tuple[int | None, ...] | None
 """The sizes of a tensor's dimensions, with None for a size that varies; None if the file lacks the shape."""

@@ -88,7 +88,7 @@ def _reason_of_pip(stderr: str) -> str:
 
 
 def download_without_pip(folder: Path) -> Path:
-    """Download the wheel over HTTP, for environments without pip, such as those that uv makes.
+    """Download the wheel over HTTP, for environments without pip, as uv makes them.
 
     Raises:
         ModelUnavailable: The index cannot be read, or lacks the wheel.

@@ -1,4 +1,4 @@
-"""The tasks of a journal that loaded a collection."""
+"""The tasks of a journal that loaded a collection, and the commands that load their rows again."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def other_load(journal: Journal, task: Task) -> Task | None:
         if load.sources != task.sources and _has_written(load):
             return load
     return None
+
+
+def repair_by_task(task: Task) -> str:
+    """Return the command that loads the missing rows of a task, and corrects wrong ones if the task is done."""
+    return f"upsert-cli {'verify --repair' if task.status is TaskStatus.DONE else 'restart'} {task.id}"
 
 
 def _has_written(task: Task) -> bool:

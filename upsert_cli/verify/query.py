@@ -15,7 +15,7 @@ from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import check_vectors, load_model
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
-from upsert_cli.store.base import Record
+from upsert_cli.store.base import Record, Target
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.subject import Subject
 
@@ -39,29 +39,23 @@ def nearest(
 
     Raises:
         UsageFault: The text is blank, the vector has another dimension, or Chroma does not understand the filter.
-        Refusal: A text was given, and the collection names no model, or one that did not make its vectors.
+        Refusal: A text was given, and no model is known whose vectors fit the collection.
         UpsertCliError: The collection is empty.
         TargetInUse: A load is writing the index files.
     """
-    target = subject.target
-    if isinstance(asked, str) and not asked.strip():
-        raise UsageFault(message="the text to query for is blank; give some words, in quotes")
-    if not isinstance(asked, str) and target.model.dimension not in (0, len(asked)):
-        raise UsageFault(
-            message=f"--vector has {len(asked)} numbers, and the vectors of the collection {target.collection} in "
-            f"{target.path} have {target.model.dimension}"
-        )
+    _check_asked(subject.target, asked)
     vector = cache(lambda: _embed(subject, asked, context) if isinstance(asked, str) else _as_row(asked))
     location = subject.location()
 
     def ask() -> tuple[int, Sequence[Record]]:
         # If reading would flush the index, no other process may write at the same time.
-        reader = replace(target, beside_others=not location.reading_flushes(), reads_only=True, examined=False)
+        beside_others = not location.reading_flushes()
+        reader = replace(subject.target, beside_others=beside_others, reads_only=True, examined=False)
         with StoreProcess(reader, context=context) as store:
             row = vector()  # while the process opens the collection
             if not (records := store.opened().count):
                 raise UpsertCliError(
-                    message=f"the collection {target.collection} in {target.path} holds no record; `upsert-cli run` "
+                    message=f"the collection {reader.collection} in {reader.path} holds no record; `upsert-cli run` "
                     f"loads into it"
                 )
             return records, store.query(row, rows=rows, where=where)
@@ -76,6 +70,17 @@ def nearest(
             if holder is not None and tries_left == 0:
                 raise location.in_use(holder) from error
     return ask()  # the process that had the files is gone
+
+
+def _check_asked(target: Target, asked: str | array[float]) -> None:
+    if isinstance(asked, str):
+        if not asked.strip():
+            raise UsageFault(message="the text to query for is blank; give some words, in quotes")
+    elif target.model.dimension not in (0, len(asked)):
+        raise UsageFault(
+            message=f"--vector has {len(asked)} numbers, and the vectors of the collection {target.collection} in "
+            f"{target.path} have {target.model.dimension}"
+        )
 
 
 def _as_row(vector: array[float]) -> Vectors:

@@ -34,26 +34,21 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
 
     Raises:
         Refusal: Neither a model nor the sources of a task can make the vectors again, so at most the queue was
-            repaired; or the given folder has other weights than those that made the collection.
+            repaired; or the given folder has other weights than the collection.
         TargetDamaged: The collection still cannot be read.
     """
     subject.check_given_model()
-    location = subject.location()
     rewriter = cache(partial(_Rewriter, subject, context))  # at its first use, since it may refuse
     look_again = partial(examine, subject, context=context, gives_up=False)
     found, damage = _look(subject, context)
     done = Repaired(damage=None if damage is None else damage.detail, before=found)
-    if damage is not None and (removed := location.take_poison()):
+    if damage is not None and (removed := subject.location().take_poison()):
         context.info(f"removed {len(removed)} rows that blocked the collection's queue")
         done.removed = removed
         found, damage = _look(subject, context)
     if found is None or found.index_is_lost:
-        if rewriter().embeds:
-            rewriter().embedder()  # before the index is moved, since only the model can rebuild it
         is_unusable = found.queries_fail if found is not None else damage is not None and not damage.lacks_vectors
-        if rewriter().embeds or is_unusable:
-            done.aside = location.put_index_aside()  # empty for a server, which repairs its index during the writes
-        context.info(f"rebuilding the index from the {'stored documents' if rewriter().embeds else 'sources'}")
+        done.aside = rewriter().put_index_aside(is_unusable=is_unusable)
         done.written += rewriter().write_all()
         found = look_again()
     if found.unreachable and found.asked < found.records:
@@ -94,9 +89,20 @@ class _Rewriter:
                 f"those of a task again, and `upsert-cli list` shows the tasks"
             )
         self._opened = partial(open_as_found, subject.target, context=context, task_id=subject.task_id)
-        self.embedder = cache(partial(load_model, self._vectors))
-        self.embeds = isinstance(self._vectors, Model)
+        self._embedder = cache(partial(load_model, self._vectors))
+        self._embeds = isinstance(self._vectors, Model)
         """Whether a model can make the vectors again; otherwise only the sources and the index have them."""
+
+    def put_index_aside(self, *, is_unusable: bool) -> Sequence[str]:
+        """Rename the folders of the index before `write_all`, and return their new names.
+
+        An index with vectors that no model can make stays, unless it is unusable. A server has no such folders, and
+        repairs its index while records are written.
+        """
+        if self._embeds:
+            self._embedder()  # before the index is moved, since only the model can rebuild it
+        self._context.info(f"rebuilding the index from the {'stored documents' if self._embeds else 'sources'}")
+        return self._subject.location().put_index_aside() if self._embeds or is_unusable else ()
 
     def write_all(self) -> int:
         """Write every record again, and return their number.
@@ -118,7 +124,7 @@ class _Rewriter:
 
     def _write(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[str]:
         """Yield the ids of the written records; each batch is written before the next one is compared."""
-        for embedded in embed(batches, load=self.embedder, effort=self._subject.options.effort):
+        for embedded in embed(batches, load=self._embedder, effort=self._subject.options.effort):
             self._context.check()
             for rows in (embedded.upserts(), embedded.updates()):
                 if rows.ids:
@@ -163,7 +169,7 @@ class _Rewriter:
                 )
                 for record in block
                 # No model can make a vector that came with its item.
-                if self.embeds and record.text and not has_own_vector(record.metadata.get(HASH_KEY))
+                if self._embeds and record.text and not has_own_vector(record.metadata.get(HASH_KEY))
             )
             yield Batch.of(documents, Verdict.TEXT, number=number)
 

@@ -13,13 +13,12 @@ from typing import Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged, repair_command
-from upsert_cli.journal.task import TaskStatus
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess, open_as_found
 from upsert_cli.verify.expected import expected_batches
-from upsert_cli.verify.loads import other_load
+from upsert_cli.verify.loads import other_load, repair_by_task
 from upsert_cli.verify.subject import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
@@ -112,7 +111,7 @@ class Verification:
             other = None if task is None else other_load(subject.journal, task)
             return None if other is None else f"upsert-cli verify --repair {other.id}"
         if task is not None:
-            return f"upsert-cli {'verify --repair' if task.status is TaskStatus.DONE else 'restart'} {task.id}"
+            return repair_by_task(task)
         if (loaded_by := subject.loaded_by()) is not None:
             return f"upsert-cli verify --repair {loaded_by}"
         return repair_command(subject.target.collection, subject.target.path)

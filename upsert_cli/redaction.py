@@ -192,7 +192,7 @@ def _of_file(file: Path, *, has_headers: bool) -> tuple[str, ...]:
     return _content_of(file, status.st_mtime_ns, status.st_size, has_headers=has_headers)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)  # by the time of the last change too
 def _content_of(file: Path, _mtime_ns: int, size: int, *, has_headers: bool) -> tuple[str, ...]:
     if not file.is_file() or size > LARGEST_FILE:
         return ()

@@ -109,12 +109,13 @@ class Configuration:
             UsageFault: A key is unknown, has a value in place of a table, or is a table in place of a value.
         """
         for layer in (*self._base, *self._profiles):
-            inner = {*tables, PROFILES} if not path and not layer.prefix else {*tables}
+            is_top_of_file = not path and not layer.prefix
+            known_tables = {*tables, PROFILES} if is_top_of_file else {*tables}
             location = layer.location(path)
             for key, value in layer.table(path).items():
-                if dashed(key) not in {*settings, *inner}:
-                    raise _unknown_setting(key, location, known={*settings, *inner})
-                if isinstance(value, Mapping) and key not in inner:
+                if dashed(key) not in {*settings, *known_tables}:
+                    raise _unknown_setting(key, location, known={*settings, *known_tables})
+                if isinstance(value, Mapping) and key not in known_tables:
                     raise UsageFault(message=f"`{key}` in {location} has to be a value, not a table")
                 if not isinstance(value, Mapping) and dashed(key) not in settings:
                     raise UsageFault(message=f"`{key}` in {location} has to be a table, such as [{key}]")

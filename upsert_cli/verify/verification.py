@@ -7,7 +7,7 @@ first row that differs, since a later row of the id may correct it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,6 +87,13 @@ class Verification:
     def exit_code(self) -> int:
         """3 if a row is wrong, otherwise 0."""
         return SOME_REJECTED if self.wrong else 0
+
+    def forget(self, identifiers: Iterable[str]) -> None:
+        """Remove findings in the sources that a later row of their item replaces."""
+        for identifier in identifiers:
+            self.outdated.discard(identifier)
+            for rows in (self.missing, self.different, self.stale):
+                rows.pop(identifier, None)
 
     def examples(self) -> Iterator[tuple[str, str, str]]:
         """Yield the first few rows of each kind: kind, id, reason."""
@@ -214,10 +221,7 @@ def _compare(batch: Batch, store: StoreProcess, found: Verification, wrong: dict
     found.rows = (found.rows or 0) + batch.read
     for document in batch.documents:
         if document.is_first_chunk:
-            for identifier in wrong.pop(document.item.object_id, ()):
-                found.outdated.discard(identifier)
-                for rows in (found.missing, found.different, found.stale):
-                    rows.pop(identifier, None)
+            found.forget(wrong.pop(document.item.object_id, ()))
     verdicts = compare_documents(batch.documents, store).verdicts
     for document, verdict in zip(batch.documents, verdicts, strict=True):
         if verdict is Verdict.UNCHANGED:

@@ -106,13 +106,16 @@ class Configuration:
             tables: The keys that may be tables.
 
         Raises:
-            UsageFault: A key is unknown, has a value in place of a table, or is a table in place of a value.
+            UsageFault: A key is unknown, occurs in two spellings, or is a table in place of a value, or the reverse.
         """
         for layer in (*self._base, *self._profiles):
             is_top_of_file = not path and not layer.prefix
             known_tables = {*tables, PROFILES} if is_top_of_file else {*tables}
             location = layer.location(path)
+            spellings: dict[str, str] = {}
             for key, value in layer.table(path).items():
+                if (other := spellings.setdefault(dashed(key), key)) != key:
+                    raise UsageFault(message=f"`{other}` and `{key}` in {location} are one setting; leave one out")
                 if dashed(key) not in {*settings, *known_tables}:
                     raise _unknown_setting(key, location, known={*settings, *known_tables})
                 if isinstance(value, Mapping) and key not in known_tables:

@@ -112,6 +112,7 @@ def test_a_typed_map_file_beats_the_settings_file(tiny: Terminal) -> None:
         ("[list\n", "list", "{} cannot be read ("),
         ("", "list --profile x", "no profile 'x' in {}"),
         ("[profile.night]\n", "list --profile nigth", "did you mean `night`?"),
+        ("[run]\nbatch-size = 3\nbatch_size = 4\n", "run a", "`batch-size` and `batch_size` in [run] of {} are one setting"),
         ("[run]\nbatchsize = 3\n", "config show", "did you mean `batch-size`?"),
         ('[run]\nmax-failures = "many"\n', "config show", "Invalid value for `max-failures` in [run] of {}"),
     ],

@@ -29,8 +29,9 @@ def other_load(journal: Journal, task: Task) -> Task | None:
     """Return a task that loaded a task's collection from other sources: the next older one, or else the newest."""
     target = (task.chroma, task.collection)
     same_target = [each for each in journal.newest_first() if (each.chroma, each.collection) == target]
-    own = next(number for number, each in enumerate(same_target) if each.id == task.id)
-    for load in (*same_target[own + 1 :], *same_target[:own]):
+    ids = [each.id for each in same_target]
+    first_older = ids.index(task.id) + 1 if task.id in ids else 0
+    for load in (*same_target[first_older:], *same_target[:first_older]):
         if load.sources != task.sources and _has_written(load):
             return load
     return None

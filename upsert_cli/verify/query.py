@@ -15,8 +15,9 @@ from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import check_vectors, load_model
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
-from upsert_cli.store.base import Record, Target
+from upsert_cli.store.base import Record
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.target import Target
 from upsert_cli.verify.subject import Subject
 
 if TYPE_CHECKING:

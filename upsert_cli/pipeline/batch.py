@@ -213,38 +213,15 @@ class Outcomes:
             return _of_unchanged(batch)
         results = self._results(batch)
         self._unfinished, done = (results, {}) if batch.goes_on else ({}, results)
-        rejects = [*batch.rejects, *(result.reject for result in done.values() if result.reject is not None)]
-        kept = {object_id: result for object_id, result in done.items() if result.reject is None}
-        stale = {one: records for one, records in batch.comparison.stale_chunks.items() if one in kept}
-        loaded = {
-            object_id: result.loaded(is_new=object_id in new, has_stale_chunks=object_id in stale)
-            for object_id, result in kept.items()
-        }
-        return BatchOutcome(
-            after=batch.after,
-            counts=Counts(
-                read=batch.read,
-                duplicate=batch.duplicate,
-                failed=len(rejects),
-                truncated=batch.truncated,
-                **_counted(loaded),
-            ),
-            converted=Converted.of(itertools.chain.from_iterable(result.converted for result in kept.values())),
-            ignored=batch.ignored,
-            rejects=[reject.as_json() for reject in rejects],
-            loaded=loaded.items(),
-            stale=[record for records in stale.values() for record in records],
-        )
+        return _outcome(batch, done, new)
 
     def _results(self, batch: Batch) -> dict[str, _ItemResult]:
         results: dict[str, _ItemResult] = {}
         unchanged = Verdict.UNCHANGED  # looked up once, since this runs for every row
         for document, verdict in zip(batch.documents, batch.comparison.verdicts, strict=True):
             object_id = document.item.object_id
-            result = (
-                results.get(object_id) or self._unfinished.get(object_id) or _ItemResult(document.item.row, verdict)
-            )
-            results[object_id] = result
+            known = results.get(object_id) or self._unfinished.get(object_id)
+            results[object_id] = result = known or _ItemResult(document.item.row, verdict)
             if verdict is not result.verdict:
                 result.verdict = Verdict.TEXT
             if verdict is not unchanged:
@@ -254,9 +231,34 @@ class Outcomes:
         return results
 
 
+def _outcome(batch: Batch, done: Mapping[str, _ItemResult], new: Set[str]) -> BatchOutcome:
+    """Return the outcome of a batch, given the results of its items that are done."""
+    rejects = [*batch.rejects, *(result.reject for result in done.values() if result.reject is not None)]
+    kept = {object_id: result for object_id, result in done.items() if result.reject is None}
+    stale = {one: records for one, records in batch.comparison.stale_chunks.items() if one in kept}
+    loaded = {
+        object_id: result.loaded(is_new=object_id in new, has_stale_chunks=object_id in stale)
+        for object_id, result in kept.items()
+    }
+    return BatchOutcome(
+        after=batch.after,
+        counts=Counts(
+            read=batch.read,
+            duplicate=batch.duplicate,
+            failed=len(rejects),
+            truncated=batch.truncated,
+            **_counted(loaded),
+        ),
+        converted=Converted.of(itertools.chain.from_iterable(result.converted for result in kept.values())),
+        ignored=batch.ignored,
+        rejects=[reject.as_json() for reject in rejects],
+        loaded=loaded.items(),
+        stale=[record for records in stale.values() for record in records],
+    )
+
+
 def _of_unchanged(batch: Batch) -> BatchOutcome:
     """Return the outcome of a batch that changes nothing, at a tenth of the cost for each row."""
-    items = (document.item for document in batch.documents)
     return BatchOutcome(
         after=batch.after,
         counts=Counts(
@@ -267,7 +269,7 @@ def _of_unchanged(batch: Batch) -> BatchOutcome:
         ),
         ignored=batch.ignored,
         rejects=[reject.as_json() for reject in batch.rejects],
-        loaded=((item.object_id, Loaded(item.row, inserted=False, unchanged=True)) for item in items),
+        loaded=((one.item.object_id, Loaded(one.item.row, inserted=False, unchanged=True)) for one in batch.documents),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from upsert_cli.store.target import CollectionInfo, CollectionState, Target
 
 T = TypeVar("T")
 
-DIGEST_BYTES = 16  # of a collection's state; a collision is practically impossible
 SEPARATOR = "#"  # between target and collection; no collection's name has one
 # Reading takes no lease. This is the working folder of a process that reads a server: it has no .env file.
 NO_LEASES = Path(__file__).parent
@@ -65,8 +63,7 @@ class StoredCollection(CollectionReader):
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the collection's id, its changes and its number of records."""
         state = self.state()
-        digest = hashlib.blake2b(f"{state.id} {state.changes}".encode(), digest_size=DIGEST_BYTES).hexdigest()
-        return Fingerprint(size=state.records, mtime_ns=0, digest=f"{digest}{OF_COLLECTION}")
+        return Fingerprint(size=state.records, mtime_ns=0, digest=f"{state.digest}{OF_COLLECTION}")
 
     def state(self) -> CollectionState:
         """Return the state of the collection.

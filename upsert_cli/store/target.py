@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from upsert_cli import __version__
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
+DIGEST_BYTES = 16  # of a collection's state; a collision is practically impossible
 UNNAMED = ModelIdentity(name="", dimension=0, max_tokens=0)
 
 
@@ -120,3 +122,8 @@ class CollectionState(NamedTuple):
     """A number that grows with each change; 0 where it is not known."""
 
     records: int
+
+    @property
+    def digest(self) -> str:
+        """A digest of the id and the changes."""
+        return hashlib.blake2b(f"{self.id} {self.changes}".encode(), digest_size=DIGEST_BYTES).hexdigest()

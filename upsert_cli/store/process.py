@@ -6,6 +6,7 @@ segmentation fault. In a child process it works while texts are embedded, and it
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -154,28 +155,26 @@ class StoreProcess(ChildProcess):
         A row that ends the process is found by bisecting, and is refused too. The context is checked between two calls;
         if it raises, the rest is not written.
         """
-        most_deaths = self.deaths + MAX_DEATHS
-        parts = self._parts(range(len(batch.ids)))
-        return [refused for part in parts for refused in self._write_part(batch, part, most_deaths)]
-
-    def _write_part(self, batch: WriteBatch, part: Sequence[int], most_deaths: int) -> list[tuple[str, str]]:
-        """Write some rows in one call, or in several if it ends the process."""
         refused: list[tuple[str, str]] = []
-
-        def write(rows: Sequence[int]) -> None:
-            tries = TRIES if len(rows) == len(part) else TRIES_ALONE if len(rows) == 1 else 1
-            refused.extend(self.ask("write", batch.take(rows), tries=tries))
+        most_deaths = self.deaths + MAX_DEATHS
 
         def may_blame_a_row(error: BaseException) -> bool:
             return isinstance(error, ProcessDied) and self.deaths < most_deaths
 
-        deadly = failing_rows(part, write, is_data_fault=may_blame_a_row)
-        refused += [
-            (batch.ids[row], f"the process that writes it ends by {death.how}")
-            for row, death in deadly
-            if isinstance(death, ProcessDied)
-        ]
+        for part in self._parts(range(len(batch.ids))):
+            write = functools.partial(self._write, batch, refused, whole=len(part))
+            deadly = failing_rows(part, write, is_data_fault=may_blame_a_row)
+            refused += [
+                (batch.ids[row], f"the process that writes it ends by {death.how}")
+                for row, death in deadly
+                if isinstance(death, ProcessDied)
+            ]
         return refused
+
+    def _write(self, batch: WriteBatch, refused: list[tuple[str, str]], rows: Sequence[int], *, whole: int) -> None:
+        """Write some rows in one call, and add those that are refused; `whole` is the size of the first call."""
+        tries = TRIES if len(rows) == whole else TRIES_ALONE if len(rows) == 1 else 1
+        refused += self.ask("write", batch.take(rows), tries=tries)
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked between two calls."""

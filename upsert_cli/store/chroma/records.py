@@ -5,8 +5,9 @@ The store runs in a process of its own; see `process`.
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -50,7 +51,7 @@ class ChromaStore(ChromaReader):
         with understood(self._target):
             for part in parts_of(good, self._write_rows):
                 failing = failing_rows(
-                    part, lambda rows: self._write_all(batch.take(rows)), is_data_fault=is_data_fault
+                    part, lambda rows: retrying_locks(self._writing(batch.take(rows))), is_data_fault=is_data_fault
                 )
                 if failing and len(failing) == len(part):
                     self._check_takes_any(failing[0][1])
@@ -103,15 +104,14 @@ class ChromaStore(ChromaReader):
         vectors[rows] = to_be_returned(vectors[rows])
         return replace(batch, vectors=vectors)
 
-    def _write_all(self, rows: WriteBatch) -> None:
-        """Write all of the rows in one call."""
+    def _writing(self, rows: WriteBatch) -> Callable[[], None]:
+        """Return the call of Chroma that writes all of the rows."""
         metadatas = cast("list[Mapping[str, Any]]", rows.metadatas)
         if rows.vectors is None:
-            retrying_locks(lambda: self._chroma.update(ids=rows.ids, metadatas=metadatas))
-            return
-        vectors, documents = rows.vectors, cast("list[str]", self._documents(rows))
-        retrying_locks(
-            lambda: self._chroma.upsert(ids=rows.ids, documents=documents, metadatas=metadatas, embeddings=vectors)
+            return functools.partial(self._chroma.update, ids=rows.ids, metadatas=metadatas)
+        documents: Any = self._documents(rows)
+        return functools.partial(
+            self._chroma.upsert, ids=rows.ids, documents=documents, metadatas=metadatas, embeddings=rows.vectors
         )
 
     def _documents(self, rows: WriteBatch) -> list[str | None]:

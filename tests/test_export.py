@@ -329,3 +329,14 @@ def test_an_export_that_cannot_be_made(docs: Terminal, line: str, message: str) 
     assert len(error.splitlines()) == 1
     assert not list(docs.folder.glob("*.jsonl"))
     assert not (docs.folder / "none").exists()
+
+
+@pytest.mark.parametrize("options", ["", "--format jsonl.zst", "--limit 1"])
+def test_a_standard_output_that_takes_nothing(docs: Terminal, options: str) -> None:
+    """The export fails, however few records are in the buffer that cannot be written."""
+    with Path("/dev/full").open("w") as full:
+        process = docs.start(f"upsert-cli export docs - --chroma old --vectors {options}", stdout=full)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    (error,) = errors.splitlines()
+    assert error.startswith("error: standard output cannot be written (No space left on device)")

@@ -38,6 +38,7 @@ def write_items(items: Iterable[WrittenItem], file: Path, *, format_name: str) -
 def _opened(file: Path) -> Iterator[BinaryIO]:
     if file == STANDARD_OUTPUT:
         yield sys.stdout.buffer  # the command line reports its faults
+        sys.stdout.buffer.flush()  # or a full disk would show only after the end, without an error
         return
     try:
         with writing_out(file) as raw:

@@ -44,7 +44,7 @@ def report(session: Session, *, task_id: str, html: Path) -> None:
         printed=session.terminal.printed,
     )
     if str(html) == "-":
-        click.echo(page)
+        session.print_text(page)
         return
     try:
         write_out(html, page)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import click
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.cli.display import load_summary
 from upsert_cli.cli.display.next_steps import next_steps, query_others
-from upsert_cli.cli.display.notifications import add_to_metrics, add_to_step_summary
 from upsert_cli.cli.display.run_observer import RunObserver
 from upsert_cli.cli.display.session import Session, total
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
+from upsert_cli.report.github import append_summary
 from upsert_cli.report.printed_commands import NextStep
+from upsert_cli.report.prometheus import write_metrics
 from upsert_cli.signals import EndedBySignal, exit_code_of
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class RunReport:
         self._events.task(task)
         self._end(task, exit_code=0)
         if not self._events.wanted and not self._terminal.quiet:
-            click.echo(task.id)
+            self._session.print_text(task.id)
         load_summary.show_pending(self._terminal, task)
 
     def failed(self, error: Exception | EndedBySignal, *, exit_code: int) -> None:
@@ -130,13 +129,25 @@ class RunReport:
         """
         self.observer.close()
         steps = [] if task is None else self._next_steps(task, detail or "")
-        seconds = self.observer.seconds
-        self._events.summary(task, exit_code=exit_code, seconds=seconds, detail=detail)
-        add_to_step_summary(self._terminal, task, steps, exit_code=exit_code, seconds=seconds, detail=detail)
+        outcome: dict[str, Any] = {"exit_code": exit_code, "seconds": self.observer.seconds}
+        self._events.summary(task, **outcome, detail=detail)
+        # A failed notification is reported but never changes the exit code.
+        try:
+            append_summary(task, **outcome, detail=detail, steps=steps, printed=self._terminal.printed)
+        except OSError as error:
+            self._terminal.warning(f"the summary of the step cannot be written: {error}")
         is_queued = task is not None and not task.status.is_final
         if exit_code != 0 or (detail is None and not is_queued):
-            add_to_metrics(self._terminal, self._metrics, task or self._request, exit_code=exit_code, seconds=seconds)
+            self._write_metrics(task or self._request, outcome)
         return steps
+
+    def _write_metrics(self, ended: Task | LoadRequest | None, outcome: dict[str, Any]) -> None:
+        if self._metrics is None or ended is None:
+            return
+        try:
+            write_metrics(self._metrics, ended, **outcome)
+        except UpsertCliError as error:  # shown even with -q, or nobody would ever notice
+            self._terminal.error(str(error))
 
     def _next_steps(self, task: Task, detail: str) -> list[NextStep]:
         """Return the next steps, without commands that an error names itself."""

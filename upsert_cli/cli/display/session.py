@@ -129,6 +129,10 @@ class Session(RunContext):
         if not self.terminal.quiet:
             require_stdout()
 
+    def print_text(self, text: str) -> None:
+        """Print data on stdout unchanged."""
+        click.echo(text)
+
     def print_json(self, value: Any) -> None:
         """Print the outcome of a command on stdout, as JSON on one line."""
         click.echo(safe_json(value))

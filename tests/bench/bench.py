@@ -18,8 +18,8 @@ from tests.bench.texts import items, write_jsonl
 from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS
 from upsert_cli.embedding.default_model import FOLDER_IN_WHEEL
 from upsert_cli.embedding.wheel import download_without_pip
-from upsert_cli.store.chroma.stamp import STAMP_WEIGHTS
 from upsert_cli.store.folder import DATABASE_NAME
+from upsert_cli.store.stamp import STAMP_WEIGHTS
 
 GROUP_ROWS = 10_000  # rows a row group of Parquet
 MEASURE = Callable[["Bench"], Iterator[Result]]

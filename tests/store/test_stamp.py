@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.loading import a_target
 from upsert_cli.errors import Refusal
-from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
+from upsert_cli.store.chroma.configuration import info_of
+from upsert_cli.store.stamp import check_model, stamp
 from upsert_cli.store.target import CollectionInfo
 
 

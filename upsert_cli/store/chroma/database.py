@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
-from upsert_cli.store.chroma.stamp import info_of
+from upsert_cli.store.chroma.configuration import info_of
 from upsert_cli.store.folder import DATABASE_NAME, os_fault, unusable
 from upsert_cli.store.target import CollectionInfo
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upsert_cli.errors import TargetDamaged, UpsertCliError
+from upsert_cli.store.chroma.configuration import stored_values
 from upsert_cli.store.chroma.database import CollectionEntry, find_entry, reading, writing
 from upsert_cli.store.chroma.index_format import files_fault, missing_rows, row_count
-from upsert_cli.store.chroma.stamp import stored_values
 from upsert_cli.store.folder import require_space
 from upsert_cli.store.target import Target
 

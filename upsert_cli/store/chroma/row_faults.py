@@ -8,7 +8,7 @@ from typing import Any
 
 from upsert_cli.store.base import WriteBatch
 from upsert_cli.store.chroma.faults import string_fault
-from upsert_cli.store.chroma.stamp import dimension_mismatch
+from upsert_cli.store.stamp import dimension_mismatch
 from upsert_cli.store.target import Target
 
 # Some rows are not rejected but queued, and then fail at every later call on the collection, for good. The engine's

@@ -16,9 +16,9 @@ from upsert_cli.errors import NotChromasAnswer, Refusal, UpsertCliError
 from upsert_cli.store.address import CLOUD_ROWS, Access, Address, remedy_for_name
 from upsert_cli.store.base import Record
 from upsert_cli.store.chroma.answers import GOOD
+from upsert_cli.store.chroma.configuration import info_of
 from upsert_cli.store.chroma.faults import lacks_vector, server_fails
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
-from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import unusable
 from upsert_cli.store.target import CollectionInfo
 

@@ -14,7 +14,7 @@ from upsert_cli.errors import Refusal
 from upsert_cli.packages import install_command
 from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, is_older, reading, writing
 from upsert_cli.store.chroma.faults import understood
-from upsert_cli.store.chroma.stamp import check_model
+from upsert_cli.store.stamp import check_model
 from upsert_cli.store.target import Target
 
 if TYPE_CHECKING:

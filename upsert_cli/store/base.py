@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
 
 if TYPE_CHECKING:
     from array import array
@@ -57,6 +59,23 @@ class Record(NamedTuple):
     """Its vector in 32 bits, if it was asked for."""
 
 
+FindRecords: TypeAlias = Callable[[Sequence[str]], Iterable[Record]]
+"""A function that returns the records that name one of some items as theirs."""
+
+
+class NumberedRecords(Protocol):
+    """The records of a collection by their numbers, read without the store's library and without a lease."""
+
+    def after(self, number: int, *, rows: int) -> list[Record]:
+        """Return the next records after a number, in the order of their numbers."""
+
+    def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
+        """Yield the count and the number of each record that ends a run of `rows` records, and of the last record."""
+
+    def record_finder(self) -> FindRecords | None:
+        """Return the function that finds the records of items; None while it would not find all of them."""
+
+
 class RecordRef(NamedTuple):
     """A record that may be deleted: one of a scope, or a stale chunk."""
 
@@ -73,6 +92,20 @@ class Verdict(enum.IntEnum):
     METADATA = 2  # only the metadata changed: update
     UNCHANGED = 3
     TAKEN = 4  # its id belongs to a chunk of another item or, for a chunk, to an item stored as one record
+
+    @classmethod
+    def of(cls, upsert_hash: str, metadata: Mapping[str, Any] | None) -> Verdict:
+        """Return the verdict on a document with a hash, by the metadata of its record; None if it has no record."""
+        if metadata is None:
+            return cls.NEW
+        stored = metadata.get(HASH_KEY)
+        if not isinstance(stored, str):
+            return cls.TEXT
+        if stored == upsert_hash or is_same(stored, upsert_hash):
+            return cls.UNCHANGED
+        if is_chunk(stored) != is_chunk(upsert_hash):
+            return cls.TAKEN
+        return cls.METADATA if stored.partition(".")[0] == upsert_hash.partition(".")[0] else cls.TEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,9 +128,9 @@ class StoredCollection(CollectionReader):
 
     def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  # records have no size
         """Yield where to divide the records; with a filter, they are read to be counted."""
-        tables = self.location().tables() if self.where is None else None
-        if tables is not None:
-            yield from tables.boundaries(rows=rows)
+        records = self.location().numbered_records() if self.where is None else None
+        if records is not None:
+            yield from records.boundaries(rows=rows)
             return
         last = 0
         if self.where is None:

@@ -7,16 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from upsert_cli.errors import LocksUnsupported, TargetBusy, TargetInUse
 from upsert_cli.leases import Holder, Lease, LeaseHeld
-from upsert_cli.store.base import Record, Store
+from upsert_cli.store.base import NumberedRecords, Record, Store
 from upsert_cli.store.folder import os_fault
 from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
-
-if TYPE_CHECKING:
-    from upsert_cli.store.chroma.tables import RecordTables
 
 ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
 LEASE_STEP = 0.1  # seconds between two tries for a lease that is taken
@@ -47,8 +44,8 @@ class Location(Protocol):
     def has_chunks(self) -> bool:
         """Return whether the collection may hold chunks of items, without the store's library."""
 
-    def tables(self) -> RecordTables | None:
-        """Return the tables with all records of a collection in a folder; None if it does not exist."""
+    def numbered_records(self) -> NumberedRecords | None:
+        """Return the records of a collection in a folder; None if it does not exist."""
         return None
 
     def fetching(self, *, with_vectors: bool) -> AbstractContextManager[Callable[..., list[Record]]] | None:  # noqa: ARG002

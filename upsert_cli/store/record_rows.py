@@ -9,29 +9,23 @@ library, which runs in a child process.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from upsert_cli.documents.hashing import CHUNK_KEY, HASH_KEY, OBJECT_KEY, owner_of
 from upsert_cli.documents.stored_items import item_of_record, joined
 from upsert_cli.sources.item import Item, Row
-from upsert_cli.store.base import Record, Store
+from upsert_cli.store.base import FindRecords, NumberedRecords, Record, Store
 from upsert_cli.store.location import Location
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.store.target import Target
-
-if TYPE_CHECKING:
-    from upsert_cli.store.chroma.tables import RecordTables
 
 JOINED_ITEMS = 64  # items whose chunks are read at once
 PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
 
 Pages: TypeAlias = Iterator[list[Record]]
-
-FindRecords: TypeAlias = Callable[[Sequence[str]], Iterable[Record]]
-"""A function that returns the records that name one of some items as theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +80,10 @@ class RecordRows:
     def _numbered_after(self, number: int, stack: ExitStack, *, joins: bool) -> tuple[Pages, FindRecords | None]:
         """Return the pages of the tables, and a function that finds the chunks of items."""
         store = self._opened(stack) if self.with_vectors else None
-        if (tables := self.location.tables()) is None:
+        if (records := self.location.numbered_records()) is None:
             raise FileNotFoundError(f"there is no collection {self.target.collection} in {self.target.path}")
-        pages = _numbered(tables, number)
-        find_records = tables.of_items if joins and not tables.queued else None  # queued chunks are not all found
-        return pages if store is None else _with_vectors(pages, store), find_records
+        pages = _numbered(records, number)
+        return pages if store is None else _with_vectors(pages, store), records.record_finder() if joins else None
 
     def _opened(self, stack: ExitStack) -> StoreProcess:
         target = replace(self.target, beside_others=not self.location.reading_flushes())
@@ -110,9 +103,9 @@ class RecordRows:
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 
-def _numbered(tables: RecordTables, number: int) -> Pages:
-    """Yield the pages after a number of the tables."""
-    while page := tables.after(number, rows=PAGE_ROWS):
+def _numbered(records: NumberedRecords, number: int) -> Pages:
+    """Yield the pages after a number."""
+    while page := records.after(number, rows=PAGE_ROWS):
         yield page
         number = page[-1].number
 

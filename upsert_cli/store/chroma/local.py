@@ -76,15 +76,15 @@ class LocalFolder(Location):
 
     def state(self) -> CollectionState | None:
         """Ask the database."""
-        found = self.tables()
+        found = self.numbered_records()
         return None if found is None else found.state
 
     def has_chunks(self) -> bool:
         """Search the tables."""
-        tables = self.tables()
+        tables = self.numbered_records()
         return tables is not None and tables.has_chunks()
 
-    def tables(self) -> RecordTables | None:
+    def numbered_records(self) -> RecordTables | None:
         """Return the tables and the changes that are queued for them."""
         return RecordTables.find(self.path, self.collection)
 

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.documents.hashing import AVERAGE_NUMBER, CHUNK_KEY, HASH_KEY, OBJECT_KEY, is_chunk, is_same, owner_of
+from upsert_cli.documents.hashing import AVERAGE_NUMBER, CHUNK_KEY, HASH_KEY, OBJECT_KEY, is_chunk, owner_of
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
 from upsert_cli.store.address import CLOUD_ROWS
@@ -37,7 +37,7 @@ class ChromaReader(OpenCollection):
         """Compare documents with their records."""
         stored = self._metadata_of(ids)
         return Comparison(
-            verdicts=[_verdict(stored.get(one), hashed) for one, hashed in zip(ids, hashes, strict=True)],
+            verdicts=[Verdict.of(hashed, stored.get(one)) for one, hashed in zip(ids, hashes, strict=True)],
             stored_keys={row: [*stored[one]] for row, one in enumerate(ids) if one in stored},
         )
 
@@ -168,18 +168,6 @@ class ChromaReader(OpenCollection):
 def parts_of(values: Sequence[Any], size: int) -> Iterator[Any]:
     """Yield the values in slices of at most `size`."""
     return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
-    if stored is None:
-        return Verdict.NEW
-    had = stored.get(HASH_KEY)
-    if had == hashed or (isinstance(had, str) and is_same(had, hashed)):
-        return Verdict.UNCHANGED
-    if isinstance(had, str) and is_chunk(had) != is_chunk(hashed):
-        return Verdict.TAKEN
-    same_text = isinstance(had, str) and had.partition(".")[0] == hashed.partition(".")[0]
-    return Verdict.METADATA if same_text else Verdict.TEXT
 
 
 def _storable(ids: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY, OBJECT_KEY
 from upsert_cli.sources.json_text import as_json
-from upsert_cli.store.base import Record
+from upsert_cli.store.base import FindRecords, Record
 from upsert_cli.store.chroma.database import (
     PROBE_SECONDS,
     connect,
@@ -153,7 +153,11 @@ class RecordTables:
             found = database.execute(_HAS_CHUNKS, (HASH_KEY, f"%{CHUNK_MARK}", self.segment)).fetchone()
         return found is not None
 
-    def of_items(self, items: Sequence[str]) -> list[Record]:
+    def record_finder(self) -> FindRecords | None:
+        """Return the function that finds the records of items; None while some of them are only queued."""
+        return None if self.queued else self._of_items
+
+    def _of_items(self, items: Sequence[str]) -> list[Record]:
         """Return the records that name one of these items as theirs."""
         with reading(self.folder, seconds=LOCKED_SECONDS) as database:
             numbers = database.execute(_OF_ITEMS, (OBJECT_KEY, json.dumps(items), self.segment)).fetchall()

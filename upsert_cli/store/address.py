@@ -105,11 +105,11 @@ def canonical_target(typed: str) -> str:
     Raises:
         UsageFault: The address is not valid, or lacks a scheme and no folder has that name.
     """
-    if typed != CLOUD and not is_server(typed):
-        if not names_folder(typed):
-            raise _ambiguous(typed)
-        return str(expanded(Path(typed)).absolute())
-    return str(address_of(_cloud_url() if typed == CLOUD else typed))
+    if typed == CLOUD or is_server(typed):
+        return str(address_of(_cloud_url() if typed == CLOUD else typed))
+    if not names_folder(typed):
+        raise _ambiguous(typed)
+    return str(expanded(Path(typed)).absolute())
 
 
 def _ambiguous(typed: str) -> UsageFault:

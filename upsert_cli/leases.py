@@ -32,20 +32,20 @@ class Holder:
 
     task_id: str | None = None
     boot_id: str = ""
-    """The boot of the host that `pid` belongs to, if the system tells."""
+    """The boot of the host in which `pid` is valid; empty if not known."""
 
     clean: bool = False
-    """Whether the holder finished its work, and only has to release the lease."""
+    """Whether the holder finished its work and is about to release the lease."""
 
     parent: int = 0
-    """The process that the holder works for; 0 if it was not recorded."""
+    """The process that the holder works for; 0 if not known."""
 
     owed: dict[str, int] = field(default_factory=dict)
-    """Settings that the next holder restores if this one dies before it does: collection -> its own sync threshold."""
+    """The settings that the next holder restores if this one dies: by collection, its own sync threshold."""
 
     @classmethod
     def this_process(cls, task_id: str | None = None, *, clean: bool = False, parent: int | None = None) -> Holder:
-        """Return the facts of the calling process; it may have outlived the `parent` that started it."""
+        """Return the facts of the calling process, which may have outlived the `parent` that started it."""
         import socket  # 7 ms, only for processes that take a lease
 
         boot_id = ""
@@ -62,7 +62,7 @@ class Holder:
         )
 
     def is_orphan(self) -> bool:
-        """Check whether the process that the holder worked for has died; False if that cannot be seen."""
+        """Check whether the process that the holder worked for has died; False if that is not known."""
         this = Holder.this_process()
         if not self.parent or (self.host, self.boot_id) != (this.host, this.boot_id):
             return False
@@ -76,8 +76,8 @@ class Holder:
         return f"pid {self.pid} on {self.host}{task} since {self.since}"
 
 
-# A holder that has not yet written its facts, or whose facts were torn by a power failure.
 UNKNOWN = Holder(pid=0, host="", since="")
+"""A holder that has not written its facts yet, or whose facts a power failure tore."""
 
 
 @dataclass(eq=False)
@@ -91,31 +91,31 @@ class LeaseHeld(Exception):
 
 
 class Lease:
-    """A lock file that this process holds; freed by `release`, or by the kernel however the process ends.
+    """A lock file that this process holds until `release` or, however the process ends, until its end.
 
-    Never fork while holding one: the child would keep it. (A program that is started does not: O_CLOEXEC.)
+    A process with a lease must not fork, since the child would keep the lease. A started program does not inherit it.
     """
 
     def __init__(self, descriptor: int, before: Holder | None) -> None:
         """Take over a descriptor that has the lock; use `take`."""
         self._descriptor: int | None = descriptor
         self.before = before
-        """The previous holder; None if there was none."""
+        """The previous holder, or None."""
 
         self.holder = UNKNOWN
-        """The facts in the file, as this process wrote them last."""
+        """The facts that this process wrote last."""
 
     @classmethod
     def take(cls, path: Path, holder: Holder, *, timeout: float = 0.0) -> Self:
         """Take the lease and record its holder, with the settings that earlier holders owe.
 
         Args:
-            path: The lock file; created as a private file if it is missing.
-            holder: The facts to write into it.
-            timeout: Seconds to wait for a holder to release it.
+            path: The lock file, which is created if it is missing.
+            holder: The facts to write into the file.
+            timeout: How long to wait for another holder, in seconds.
 
         Raises:
-            LeaseHeld: Another process still has it.
+            LeaseHeld: Another process still holds the lease.
             LocksUnsupported: The system has no flock.
             OSError: The file cannot be opened or written.
         """
@@ -134,7 +134,7 @@ class Lease:
 
     @staticmethod
     def peek(path: Path) -> Holder | None:
-        """Return the holder of the lease, or None; neither take nor create it."""
+        """Return the holder of a lease, or None, without taking the lease."""
         try:
             descriptor = open_private(path, os.O_RDONLY)
         except FileNotFoundError:
@@ -148,7 +148,7 @@ class Lease:
             os.close(descriptor)
 
     def write(self, holder: Holder) -> None:
-        """Replace the facts about the holder; they survive a power failure from then on."""
+        """Replace the facts about the holder, which then survive a power failure."""
         if self._descriptor is None:
             raise ValueError("the lease was released")
         content = json.dumps(asdict(holder)).encode().ljust(FACTS_BYTES - 1) + b"\n"
@@ -170,7 +170,7 @@ class Lease:
             self.write(replace(self.holder, owed=owed))
 
     def release(self) -> None:
-        """Release the lease; the file stays, since others may be about to lock it."""
+        """Release the lease; the file stays, since another process may be about to lock it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -183,10 +183,10 @@ class Lease:
 
 
 def _parent_of(pid: int) -> int | None:
-    """Return the parent of a process, which is another one as soon as its own parent has died; None if it is gone."""
+    """Return the parent of a process, which changes when its parent dies; None if the process is gone."""
     if _PROC.is_dir():
         with suppress(OSError, ValueError):
-            # The name of the program is in brackets and may hold anything; state and parent follow it.
+            # The program's name stands in brackets and may hold any character; the state and the parent follow.
             return int((_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[1])
         return None
     import subprocess
@@ -197,7 +197,7 @@ def _parent_of(pid: int) -> int | None:
 
 
 def _open_locked(path: Path) -> int | None:
-    """Return a descriptor that has the lock of the file now at `path`, or None if another process has it."""
+    """Return a descriptor with the lock of the file that is now at `path`, or None if another process has the lock."""
     descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         if try_lock(descriptor, path) and _is_at(descriptor, path):
@@ -210,7 +210,7 @@ def _open_locked(path: Path) -> int | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    # The holder of a lock may remove its file; a lock on a file without a name keeps nobody out.
+    # The holder of a lock may remove its file, and the lock of a removed file keeps nobody out.
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     return False
@@ -223,11 +223,11 @@ def _read(path: Path) -> Holder | None:
 
 
 def _facts(content: bytes) -> Holder | None:
-    """Read the facts that `write` wrote, and ignore keys of other versions; `UNKNOWN` if they make no sense."""
+    """Return the facts in a lock file, None for an empty file, and `UNKNOWN` for a torn one."""
     if not content:
         return None
     try:
-        value = json.loads(content)
+        value = json.loads(content)  # a newer version may have written further keys
         return Holder(**{known.name: value[known.name] for known in fields(Holder) if known.name in value})
     except (ValueError, TypeError):
         return UNKNOWN

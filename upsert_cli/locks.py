@@ -1,8 +1,8 @@
 """Locks that the kernel frees when their holder dies, and that a process holds for milliseconds.
 
-This is flock itself. The `filelock` package 3.16 opens the lock file with O_TRUNC at every attempt and so wipes what
-the holder wrote about itself; where a file system has no flock, it falls back to a file that outlives a holder that was
-killed; and its import costs 30 ms of CPU, nearly as much as click and tinydb together.
+These use flock directly. The `filelock` package 3.16 truncates the lock file at every attempt, which removes the facts
+that the holder wrote. Where a file system has no flock, it uses a file that survives a killed holder. Its import costs
+30 ms of CPU, nearly as much as click and tinydb together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def try_lock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
-    """Lock an open file or folder until its descriptor is closed; return False if another process has it locked.
+    """Lock an open file or folder until its descriptor is closed; return False if another process holds the lock.
 
     Raises:
         LocksUnsupported: The system or the file system has no flock.
@@ -43,10 +43,10 @@ def try_lock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
 
 
 def lock_within(descriptor: int, path: Path, *, seconds: float) -> bool:
-    """Lock an open file or folder that others keep locked for milliseconds; return False if that takes too long."""
+    """Lock an open file or folder that others lock for milliseconds; return False if that takes too long."""
     until = time.monotonic() + seconds
     pause = FIRST_PAUSE
-    # In short steps rather than one wait, so that a suspended holder ends in an error.
+    # Not in one wait, so that a suspended holder ends in an error.
     while not try_lock(descriptor, path):
         if time.monotonic() >= until:
             return False
@@ -57,10 +57,10 @@ def lock_within(descriptor: int, path: Path, *, seconds: float) -> bool:
 
 @contextmanager
 def locked_folder(folder: Path, *, seconds: float) -> Iterator[None]:
-    """Lock a folder itself, for files of users next to which no lock file should appear.
+    """Lock a folder itself, so that no lock file appears next to the user's files.
 
     Raises:
-        BlockingIOError: Another process keeps the folder locked for longer.
+        BlockingIOError: Another process keeps the folder locked for too long.
         LocksUnsupported: The system or the file system has no flock.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""Folders that a process owns for as long as it lives, so that others recognize the leftovers of a killed one."""
+"""Folders that a process owns while it lives, so that others recognize the leftovers of killed processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Leftover:
 
     @classmethod
     def at(cls, path: Path) -> Leftover:
-        """Measure a file or a folder, which another process may remove at this moment."""
+        """Measure a file or a folder, which another process may be removing."""
         size = 0
         for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
             with suppress(FileNotFoundError):
@@ -37,7 +37,7 @@ class Leftover:
         return f"{self.size:,} bytes left by a killed process"
 
     def remove(self) -> None:
-        """Remove it; it is no error if another process was faster."""
+        """Remove the file or folder, unless another process was faster."""
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -46,9 +46,9 @@ class Leftover:
 
 @contextmanager
 def owned_folder(prefix: str, *, parent: Path | None = None) -> Iterator[Path]:
-    """Yield a new folder that this process owns, and remove it at the end.
+    """Yield a new folder that this process owns, and remove it at the end; remove stale folders of its prefix first.
 
-    Stale folders of the same prefix are removed first. `parent` is the system's temporary folder by default.
+    `parent` is the system's temporary folder by default.
     """
     import tempfile
 
@@ -65,7 +65,7 @@ def owned_folder(prefix: str, *, parent: Path | None = None) -> Iterator[Path]:
 def own(folder: Path, *, shared: bool = False) -> int:
     """Own a folder, alone or together with others, until the returned descriptor is closed.
 
-    The folder may be renamed while it is owned. If the file system has no locks, nobody owns anything.
+    An owned folder may be renamed. Where the file system has no locks, no process owns a folder.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     with suppress(LocksUnsupported, OSError):
@@ -79,25 +79,25 @@ def is_owned(folder: Path) -> bool:
 
 
 def unowned(folders: Iterable[Path]) -> Iterator[Leftover]:
-    """Yield the folders that certainly no living process owns."""
+    """Yield the folders that no living process owns, as far as that is certain."""
     return (Leftover.at(folder) for folder in folders if _is_free(folder))
 
 
 def remove_stale(folders: Iterable[Path]) -> None:
     """Remove folders without an owner in which nothing was written for a day.
 
-    Where the file system has no locks, only the age tells; nobody writes into a folder that is that old.
+    Where the file system has no locks, the age alone decides.
     """
     limit = time.time() - STALE_SECONDS
     for folder in folders:
-        with suppress(OSError):  # it is gone, or another user's
+        with suppress(OSError):  # the folder is gone, or belongs to another user
             written = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
             if written < limit and not is_owned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_free(folder: Path) -> bool | None:
-    """Check whether nobody has locked a folder; None if it is gone or cannot be locked."""
+    """Check whether no process has locked a folder; None if the folder is gone or cannot be locked."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

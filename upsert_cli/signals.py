@@ -1,4 +1,4 @@
-"""Signals that end the program, and dying by one, also as PID 1 of a container."""
+"""Signals that end the program: their handlers, and death by a signal, also as PID 1 of a container."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SIGNAL_BASE = 128  # shells report 128 and the signal's number
-STAGE = "stage"  # the name of threads whose work nobody needs any more when the program ends
+STAGE = "stage"  # the name of threads whose work is not needed when the program ends
 INIT = 1  # the process whose signals the kernel drops unless a handler is set
 
 
 def die_by_signal(number: int) -> NoReturn:
-    """End this process by a signal, so that shells and CI systems see the signal; the caller flushes the streams."""
+    """End this process by a signal, as shells and CI systems expect; the caller has flushed the streams."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    # PID 1 of a container gets here: the kernel ignores a signal's default action there.
+    # Only PID 1 of a container gets here, for which the kernel ignores the default action.
     os._exit(SIGNAL_BASE + number)
 
 
 def exit_beside_stages(code: int) -> None:
-    """Exit at once if a stage is still at work, such as in a read that a server does not answer; or do nothing.
+    """Exit at once if a stage is still working, for example waiting for a server; otherwise do nothing.
 
     A thread that returns from native code while the interpreter ends would abort the process. The caller has flushed
     the streams.
@@ -37,9 +37,9 @@ def exit_beside_stages(code: int) -> None:
 
 
 def handle_signals(handler: _HANDLER) -> dict[int, _HANDLER]:
-    """Handle the signals that end the program, and return the handlers before; ignored signals stay ignored.
+    """Handle the signals that end the program, and return their former handlers; ignored signals stay ignored.
 
-    A signal is ignored from the start under nohup, or in a background job of a shell.
+    nohup ignores a signal from the start, and so does a shell for its background jobs.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     handled = {number: former for number, former in before.items() if former is not signal.SIG_IGN}
@@ -61,7 +61,7 @@ def end_at_once() -> None:
 
 def deadly_handler() -> _HANDLER:
     """Return the handler of a signal that ends the process at once."""
-    # The default action also works while the main thread is in a library call, but not for PID 1.
+    # The default action works even while the main thread is in a library call, but not for PID 1.
     return _die if os.getpid() == INIT else signal.SIG_DFL
 
 
@@ -70,10 +70,10 @@ def _die(number: int, _frame: FrameType | None) -> None:
 
 
 class EndedBySignal(BaseException):
-    """Raised in the main thread by a signal that comes while no task is run, so that unfinished work is cleaned up."""
+    """Raised in the main thread by a signal while no task is run, so that unfinished work is cleaned up."""
 
     def __init__(self, number: int, when: str = "") -> None:
-        """Keep the signal, to die by it, and the end of the sentence that reports it."""
+        """Keep the number of the signal, and the end of the message, such as `before anything was loaded`."""
         super().__init__(number, when)
         self.number = number
         self._when = when
@@ -83,7 +83,7 @@ class EndedBySignal(BaseException):
 
 
 def end_in_order() -> None:
-    """Unwind the program at a signal, with its clean-up; signals that are ignored stay ignored."""
+    """Unwind the program at a signal, with its clean-up; ignored signals stay ignored."""
     handle_signals(_raise_ended)
 
 
@@ -93,7 +93,7 @@ def _raise_ended(number: int, _frame: FrameType | None) -> None:
 
 def exit_code_of(error: Exception | EndedBySignal) -> int:
     """Return the exit code of a process that an error ends."""
-    from upsert_cli.errors import Interrupted, UpsertCliError  # late: the first handler must not wait for an import
+    from upsert_cli.errors import Interrupted, UpsertCliError  # late, since the first handlers must not wait for it
 
     if isinstance(error, EndedBySignal):
         return SIGNAL_BASE + error.number

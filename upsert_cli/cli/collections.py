@@ -57,7 +57,8 @@ def _row(session: Session, summary: CollectionSummary) -> tuple[str, ...]:
     if summary.task is not None:
         task = session.journal.with_runner(summary.task)
         of_task = (task.id, task.shown_state, shown_time(task.finished_at or "", short=True))
-    return (summary.name, str(summary.records), str(summary.dimension or ""), *of_task, summary.model or "")
+    info = summary.info
+    return (info.name, str(summary.records), str(info.dimension or ""), *of_task, info.named_model or "")
 
 
 @collections.command()

@@ -11,7 +11,7 @@ from upsert_cli.documents.splitter import Splitter, require_splitter
 from upsert_cli.embedding.catalog import NO_MODEL, NO_PREFIXES, embeds
 from upsert_cli.embedding.embedder import Embedder, load_model, require_device, require_precision
 from upsert_cli.embedding.fastembed import load_token_counter, load_tokenizer
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors, identity_if_known
+from upsert_cli.embedding.identity import Model, ModelIdentity, OwnVectors, identity_if_known
 from upsert_cli.embedding.models import find_model, full_name, model_without_weights, prefixes_of
 from upsert_cli.errors import Refusal, UpsertCliError, UsageFault
 from upsert_cli.journal.load_options import LoadOptions
@@ -192,7 +192,7 @@ def _own_vectors(options: LoadOptions, sources: Sequence[Source]) -> OwnVectors:
 
 def _vectors_of(info: CollectionInfo) -> OwnVectors:
     """Return the vectors of a collection, with the model that it names."""
-    model = info.stamp or (_UNKNOWN if info.named_model is None else CHROMAS_DEFAULT)
+    model = info.model or _UNKNOWN
     model = replace(model, dimension=info.dimension or model.dimension)
     is_named = info.stamp is not None or info.default_function
     return OwnVectors.of(model, space=info.space or None, function=None if is_named else info.function)

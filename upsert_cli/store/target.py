@@ -103,13 +103,18 @@ class CollectionInfo:
     """The distance: `cosine`, `l2` or `ip`."""
 
     @property
-    def named_model(self) -> str | None:
+    def model(self) -> ModelIdentity | None:
         """The model that our stamp or Chroma's default function names, or None."""
         if self.stamp is not None:
-            return self.stamp.name
+            return self.stamp
         # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
         is_used = self.dimension in (None, CHROMAS_DEFAULT.dimension)
-        return CHROMAS_DEFAULT.name if self.default_function and is_used else None
+        return CHROMAS_DEFAULT if self.default_function and is_used else None
+
+    @property
+    def named_model(self) -> str | None:
+        """The name of that model, or None."""
+        return None if self.model is None else self.model.name
 
 
 class CollectionState(NamedTuple):

@@ -25,14 +25,8 @@ from upsert_cli.verify.loads import newest_loads
 class CollectionSummary:
     """A collection of a target, with the task that loaded it last."""
 
-    name: str
+    info: CollectionInfo
     records: int
-    dimension: int | None
-    """Numbers of a vector; None while the collection is empty."""
-
-    model: str | None
-    """The model that the collection names, or None."""
-
     task: Task | None
     """The newest task of the journal that loaded the collection, or None."""
 
@@ -41,10 +35,10 @@ class CollectionSummary:
         task = self.task
         fields = None if task is None else {"id": task.id, "status": task.status, "finished_at": task.finished_at}
         return {
-            "collection": self.name,
+            "collection": self.info.name,
             "records": self.records,
-            "dimension": self.dimension,
-            "model": self.model,
+            "dimension": self.info.dimension,
+            "model": self.info.named_model,
             "task": fields,
         }
 
@@ -61,16 +55,7 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
     """
     found = location_at(chroma, "", leases=journal.layout.servers).list_collections()
     loads = newest_loads(journal, chroma, {info.name: info.named_model for info, _ in found})
-    return [
-        CollectionSummary(
-            name=info.name,
-            records=records,
-            dimension=info.dimension,
-            model=info.named_model,
-            task=loads.get(info.name),
-        )
-        for info, records in found
-    ]
+    return [CollectionSummary(info=info, records=records, task=loads.get(info.name)) for info, records in found]
 
 
 def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunContext) -> int:

@@ -35,11 +35,8 @@ class Export:
     file: Path
     format: str
     form: ItemForm
-    model: str | None
-    """The name of the model that the collection names."""
-
-    made_by: ModelIdentity | None
-    """That model, if the collection is of this tool."""
+    model: ModelIdentity | None
+    """The model that the collection names, or None."""
 
     records: int = 0
     """Records that were written."""
@@ -72,20 +69,19 @@ class Export:
 
     def _model_options(self) -> list[str]:
         """Return the options for a load with the model of the collection and its prefixes."""
-        name = NO_MODEL if self.form.with_vectors and self.blank else self.model or NO_MODEL
-        if not embeds(name):
-            return ["--model", NO_MODEL] if self.form.with_vectors else []
-        options = ["--model", name] if self.form.with_vectors or name != DEFAULT_MODEL else []
+        model, with_vectors = self.model, self.form.with_vectors
+        if model is None or not embeds(model.name) or (with_vectors and self.blank):
+            return ["--model", NO_MODEL] if with_vectors else []
+        options = ["--model", model.name] if with_vectors or model.name != DEFAULT_MODEL else []
         # A model without known prefixes may take others from the files of its folder.
-        if self.made_by is not None and self.made_by.prefixes != known_prefixes(name):
-            passage, query = self.made_by.prefixes
-            options += ["--passage-prefix", passage, "--query-prefix", query]
+        if model.prefixes != known_prefixes(model.name):
+            options += ["--passage-prefix", model.prefixes.passage, "--query-prefix", model.prefixes.query]
         return options
 
     @property
     def lacks(self) -> tuple[str, ...]:
         """The options that the user adds to `load_command`; only a model outside fastembed's list needs a folder."""
-        needs_folder = self.made_by is not None and bool(self.made_by.pooling)
+        needs_folder = self.model is not None and bool(self.model.pooling)
         return (*(["--model-path"] if needs_folder else []), "--collection", "--chroma")
 
     def as_json(self) -> dict[str, Any]:
@@ -147,9 +143,7 @@ def export(
     if (info := location.describe()) is None:
         raise no_collection(chroma, name, known=[info.name for info, _ in location.list_collections()])
     before = collection.state()
-    result = Export(
-        collection=collection, file=file, format=format_name, form=form, model=info.named_model, made_by=info.stamp
-    )
+    result = Export(collection=collection, file=file, format=format_name, form=form, model=info.model)
     total = collection.count()
     context.progress.total = min(total, limit) if total is not None and limit is not None else total
     context.progress.stage = "loading"

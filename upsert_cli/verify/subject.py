@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import NO_MODEL, embeds, parse_steps
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
+from upsert_cli.embedding.identity import Model, ModelIdentity, OwnVectors
 from upsert_cli.embedding.models import find_entry, find_model
 from upsert_cli.errors import Refusal, UpsertCliError
 from upsert_cli.journal.journal import Journal
@@ -175,7 +175,7 @@ def describe_collection(
         )
     if info is None:
         raise no_collection(chroma, collection)
-    model = info.stamp or (UNNAMED if info.named_model is None else CHROMAS_DEFAULT)
+    model = info.model or UNNAMED
     return info, Target(
         path=chroma,
         collection=collection,

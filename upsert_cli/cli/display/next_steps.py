@@ -99,8 +99,8 @@ def query_others(journal: Journal, task: Task) -> list[NextStep]:
         found = collections_at(journal, task.chroma)
     except UpsertCliError:  # the load has ended well, even if the target does not answer now
         return []
-    own = [summary for summary in found if summary.name == task.collection and summary.records]
-    return [to_query(task, names_model=summary.model is None) for summary in own]
+    own = [summary for summary in found if summary.info.name == task.collection and summary.records]
+    return [to_query(task, names_model=summary.info.model is None) for summary in own]
 
 
 def _lacks_model_files(task: Task) -> bool:

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -158,11 +158,16 @@ def json_vector(value: str) -> array[float]:
 
     text, name = _read_vector(value)
     try:
-        return checked_vector(json.loads(text), name)
+        return checked_vector(json.loads(text, parse_constant=_no_constant), name)
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{name} is not JSON ({error}); {_A_VECTOR}") from error
     except ItemError as error:
         raise click.BadParameter(f"{error}; {_A_VECTOR}") from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, which the standard library reads although JSON has no such numbers."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _read_vector(value: str) -> tuple[bytes, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.forked import run_python
 from tests.support.items import Items
-from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash, write_records
+from tests.support.other_program import (
+    ROWS,
+    as_written,
+    floats_rounded,
+    plain_chroma,
+    some_records,
+    without_hash,
+    write_records,
+)
 from tests.support.terminal import Terminal
 from upsert_cli.documents.stored_items import joined
 from upsert_cli.store.collection_source import collection_named
@@ -277,8 +283,7 @@ def test_chunks_that_overlap_or_lack_one_stay_chunks(tiny: Terminal, make_items:
 
 
 _DELETE_LAST = """
-import chromadb
-collection = chromadb.PersistentClient("there").get_collection("chunks", embedding_function=None)
+collection = client.get_collection("chunks", embedding_function=None)
 last = sum("long#" in one for one in collection.get(include=[])["ids"]) - 1
 collection.delete(ids=[f"long#{last}"])
 """
@@ -291,16 +296,11 @@ def _long_item() -> dict[str, Any]:
     }
 
 
-def _run_program(terminal: Terminal, program: str) -> None:
-    done = run_python([sys.executable, "-c", program], folder=terminal.folder, environment=terminal.environment)
-    assert done.returncode == 0, done.stderr.decode()
-
-
 def test_an_item_without_its_last_chunk_stays_chunks(tiny: Terminal) -> None:
     """The rest of a text never passes for the whole, in a copy, in a copy of vectors, or in an export."""
     tiny.write("a.jsonl", [_long_item(), {"object_id": "short", "payload": {"text": "short"}}])
     tiny.type("upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64")
-    _run_program(tiny, _DELETE_LAST)
+    plain_chroma(tiny, _DELETE_LAST, folder="there")
     left = {one: record["document"] for one, record in tiny.records("chunks", folder="there").items() if "long" in one}
     assert len(left) > 2
     tiny.type("upsert-cli run chroma:there#chunks --chroma kept --collection chunks --keep-vectors")
@@ -322,7 +322,7 @@ def test_an_item_that_grew_without_its_last_chunk_stays_chunks(tiny: Terminal) -
     assert "1 unchanged" in tiny.type("upsert-cli run a.jsonl --collection whole").stderr
     tiny.write("a.jsonl", [_long_item() | {"payload": {"text": _long_item()["payload"]["text"] + " More of it." * 40}}])
     tiny.type(load)
-    _run_program(tiny, _DELETE_LAST.replace("- 1", "- 2"))  # the mean counts too
+    plain_chroma(tiny, _DELETE_LAST.replace("- 1", "- 2"), folder="there")  # the mean counts too
     tiny.type("upsert-cli run chroma:there#chunks --collection rest")
     assert "long" not in tiny.records("rest")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.forked import run_python
+from tests.support.other_program import plain_chroma
 from tests.support.terminal import Terminal
 
 MINE = "my-org/my-model"
@@ -34,9 +33,7 @@ def own(terminal: Terminal, tiny_model: Path) -> Terminal:
 
 def _stamp(terminal: Terminal) -> dict[str, Any]:
     """Return the metadata of the collection."""
-    code = "import chromadb, json; print(json.dumps(chromadb.PersistentClient('chroma').get_collection('default').metadata))"
-    done = run_python([sys.executable, "-c", code], folder=terminal.folder, environment=terminal.environment)
-    stamp: dict[str, Any] = json.loads(done.stdout)
+    stamp: dict[str, Any] = plain_chroma(terminal, "print(json.dumps(client.get_collection('default').metadata))")
     return stamp
 
 
@@ -70,8 +67,7 @@ def test_kept_vectors_of_a_model_need_its_files_for_a_query_alone(own: Terminal)
     found = json.loads(own.type(f"{printed.replace('DIR', 'mine')} --json").stdout)
     assert len(found["hits"]) == 2
     before = own.records(vectors=True)
-    code = "import chromadb; chromadb.PersistentClient('chroma').get_collection('default').delete(ids=['a'])"
-    run_python([sys.executable, "-c", code], folder=own.folder, environment=own.environment)
+    plain_chroma(own, "client.get_collection('default').delete(ids=['a'])")
     own.type("upsert-cli verify t --repair")
     assert own.records(vectors=True) == before
     own.env["UPSERT_CLI_QUERY_MODEL_PATH"] = str(own.folder / "mine")
@@ -82,8 +78,7 @@ def test_the_model_of_a_task_may_have_moved(own: Terminal) -> None:
     """`verify` takes another folder for it, with or without a task."""
     own.type(f"{LOAD} --task-id t")
     (own.folder / "mine").rename(own.folder / "moved")
-    code = "import chromadb; chromadb.PersistentClient('chroma').get_collection('default').delete(ids=['b'])"
-    run_python([sys.executable, "-c", code], folder=own.folder, environment=own.environment)
+    plain_chroma(own, "client.get_collection('default').delete(ids=['b'])")
     assert "mine" in own.type("upsert-cli verify t --repair", expect=1).stderr
     own.type("upsert-cli verify t --repair --model-path moved")
     assert set(own.records()) == {"a", "b"}
@@ -161,11 +156,8 @@ def test_a_collection_that_names_no_model_is_queried_by_a_named_one(
     tiny: Terminal, tiny_model: Path, records: int
 ) -> None:
     """A load warns, and names the model in the command that it prints; a query without a model is refused."""
-    code = (
-        "import chromadb\nc = chromadb.PersistentClient('chroma').create_collection('theirs', embedding_function=None)\n"
-        f"c.add(ids=['x'], embeddings=[[1.0] * 384], documents=['x']) if {records} else None\n"
-    )
-    run_python([sys.executable, "-c", code], folder=tiny.folder, environment=tiny.environment)
+    add = ".add(ids=['x'], embeddings=[[1.0] * 384], documents=['x'])" if records else ""
+    plain_chroma(tiny, f"client.create_collection('theirs', embedding_function=None){add}")
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     said = tiny.type("upsert-cli run a.jsonl --collection theirs").stderr
     assert "does not say with which model" in said

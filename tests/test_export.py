@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from array import array
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
-from tests.support.forked import run_python
+from tests.support.other_program import plain_chroma
 from tests.support.reading import exactly, fuzz, item, rows_of
 from tests.support.terminal import Terminal
 from upsert_cli.documents.document import make_document
@@ -112,9 +111,7 @@ def test_a_record_that_cannot_be_read_back_is_refused(
 # -- through the command ------------------------------------------------------------------------------------------
 
 _FILL = """
-import json, sys
-import chromadb
-collection = chromadb.PersistentClient("old").create_collection(
+collection = client.create_collection(
     "docs", embedding_function=None, configuration={"hnsw": {"space": "l2"}}
 )
 rows = json.load(sys.stdin)
@@ -127,13 +124,7 @@ collection.add(
 
 def _fill(terminal: Terminal, rows: list[dict[str, Any]]) -> None:
     """Write records as another program does, in another process."""
-    done = run_python(
-        [sys.executable, "-c", _FILL],
-        folder=terminal.folder,
-        environment=terminal.environment,
-        stdin=json.dumps(rows).encode(),
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    plain_chroma(terminal, _FILL, folder="old", given=rows)
 
 
 def _rows(count: int = 30) -> list[dict[str, Any]]:

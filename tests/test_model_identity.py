@@ -6,13 +6,12 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.forked import run_python
+from tests.support.other_program import plain_chroma
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import tuned_model
 from upsert_cli.embedding.identity import Model
@@ -52,14 +51,12 @@ def _write(terminal: Terminal, name: str, mark: str, *, prefix: str = "") -> Non
 
 def _stamp(terminal: Terminal, change: str = "") -> dict[str, Any]:
     """Return the metadata of the collection as plain chromadb has it, after a change to `stamp`."""
-    code = (
-        "import json, chromadb\ncollection = chromadb.PersistentClient('chroma').get_collection('default', "
-        f"embedding_function=None)\nstamp = dict(collection.metadata)\n{change}\n"
-        "if stamp != collection.metadata: collection.modify(metadata=stamp)\nprint(json.dumps(stamp))"
+    stamp: dict[str, Any] = plain_chroma(
+        terminal,
+        f"collection = client.get_collection('default', embedding_function=None)\n"
+        f"stamp = dict(collection.metadata)\n{change}\n"
+        "if stamp != collection.metadata: collection.modify(metadata=stamp)\nprint(json.dumps(stamp))",
     )
-    done = run_python([sys.executable, "-c", code], folder=terminal.folder, environment=terminal.environment)
-    assert done.returncode == 0, done.stderr.decode()
-    stamp: dict[str, Any] = json.loads(done.stdout)
     return stamp
 
 
@@ -154,22 +151,15 @@ def test_tuned_weights_are_not_those_of_chromas_default_function(cached: Termina
         ("prefixed", "--passage-prefix x"),
     ):
         cached.type(f"upsert-cli run a.jsonl --collection {name} {more}")
-        code = (
-            f"import chromadb\nprint(chromadb.PersistentClient('chroma').get_collection('{name}')._embedding_function)"
-        )
-        code = code.replace("._embedding_function", ".configuration_json['embedding_function']['type']")
-        done = run_python([sys.executable, "-c", code], folder=cached.folder, environment=cached.environment)
-        functions[name] = done.stdout.decode().strip()
+        described = f"client.get_collection('{name}').configuration_json['embedding_function']['type']"
+        functions[name] = plain_chroma(cached, f"print(json.dumps({described}))")
     assert functions == {"published": "known", "tuned": "legacy", "prefixed": "legacy"}
 
 
 def test_the_default_function_has_the_published_weights(cached: Terminal, models: Path) -> None:
     """Other weights neither load into, answer for, nor repair a collection of Chroma's default function, or its copy."""
-    code = (
-        "import chromadb\nplain = chromadb.PersistentClient('chroma').create_collection('plain')\n"
-        "plain.add(ids=['x'], documents=['x'], embeddings=[[0.1] * 384])"
-    )
-    run_python([sys.executable, "-c", code], folder=cached.folder, environment=cached.environment)
+    add = "add(ids=['x'], documents=['x'], embeddings=[[0.1] * 384])"
+    plain_chroma(cached, f"client.create_collection('plain').{add}")
     cached.type("upsert-cli run chroma:chroma#plain --keep-vectors --collection copy")
     for collection in ("plain", "copy"):
         for line in ("run a.jsonl", "query text", "verify --repair"):
@@ -192,9 +182,8 @@ def _built_by_another_onnx(model: Model, folder: Path) -> Path:
 @pytest.mark.parametrize("made_by", ["chroma", "this tool"])
 def test_the_published_weights_are_known_without_a_cache(terminal: Terminal, model: Model, made_by: str) -> None:
     """The default model in the user's own folder is the model of Chroma's function, whichever tool wrote its graph."""
-    code = "import chromadb\nchromadb.PersistentClient('chroma').create_collection('default')"
     if made_by == "chroma":
-        run_python([sys.executable, "-c", code], folder=terminal.folder, environment=terminal.environment)
+        plain_chroma(terminal, "client.create_collection('default')")
     _write(terminal, "a.jsonl", "a")
     _write(terminal, "b.jsonl", "b")
     terminal.type("upsert-cli run a.jsonl")
@@ -303,11 +292,8 @@ def test_verify_knows_the_prefix(cached: Terminal) -> None:
     before = cached.records(vectors=True)
     for line in ("verify t", "verify"):
         cached.type(f"upsert-cli {line}")
-    code = (
-        "import chromadb\nchromadb.PersistentClient('chroma').get_collection('default', embedding_function=None)."
-        "update(ids=['a1'], documents=['changed'], embeddings=[[0.5] * 384])"
-    )
-    run_python([sys.executable, "-c", code], folder=cached.folder, environment=cached.environment)
+    update = "update(ids=['a1'], documents=['changed'], embeddings=[[0.5] * 384])"
+    plain_chroma(cached, f"client.get_collection('default', embedding_function=None).{update}")
     cached.type("upsert-cli verify t", expect=3)
     cached.type("upsert-cli verify t --repair")
     after = cached.records(vectors=True)

@@ -7,15 +7,14 @@ import os
 import re
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.forked import run_python
 from tests.support.journal_tasks import make_task
+from tests.support.other_program import plain_chroma
 from tests.support.reading import sources_of
 from tests.support.terminal import Terminal
 from upsert_cli.cluster.worker import Spec, UnitRunner
@@ -57,14 +56,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
     return terminal
 
 
-def _plain(terminal: Terminal, code: str) -> Any:
-    """Run plain chromadb in another process, and return its JSON output."""
-    start = "import json, chromadb\nclient = chromadb.PersistentClient('chroma')\n"
-    done = run_python([sys.executable, "-c", start + code], folder=terminal.folder, environment=terminal.environment)
-    assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout or b"null")
-
-
 def test_the_first_vector_sets_the_dimension(loaded: Terminal) -> None:
     """Vectors are stored as they came; the collection names no model, and unusable rows are rejects."""
     records = loaded.records(vectors=True)
@@ -72,7 +63,7 @@ def test_the_first_vector_sets_the_dimension(loaded: Terminal) -> None:
     for n in range(6):
         np.testing.assert_allclose(records[f"id{n}"]["vector"], _vector(n), rtol=1e-5)
         assert records[f"id{n}"]["document"] == (None if n == 3 else f"text {n}")
-    described = _plain(
+    described = plain_chroma(
         loaded,
         "one = client.get_collection('default')\n"
         "print(json.dumps([one.metadata, one.configuration_json['embedding_function'], one.get_model().dimension]))",
@@ -114,7 +105,7 @@ def test_vectors_of_a_model_do_not_mix_with_others(loaded: Terminal, tiny_model:
 @pytest.mark.parametrize("function", ["", "embedding_function=None"])
 def test_collections_of_other_programs(terminal: Terminal, function: str) -> None:
     """Their vectors set the dimension, and the load warns; a default function that cannot have made them is ignored."""
-    _plain(
+    plain_chroma(
         terminal,
         f"made = client.create_collection('theirs', {function})\n"
         "made.add(ids=['old'], embeddings=[[1.0, 2.0]], documents=['old'])",
@@ -128,7 +119,7 @@ def test_collections_of_other_programs(terminal: Terminal, function: str) -> Non
 
 def test_a_default_function_may_have_made_the_vectors(terminal: Terminal) -> None:
     """A collection whose text queries would compare a model's vectors with others is refused."""
-    _plain(terminal, "client.create_collection('theirs')")
+    plain_chroma(terminal, "client.create_collection('theirs')")
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"vector": [1, 2]}}])
     said = terminal.type("upsert-cli run a.jsonl --model none --collection theirs", expect=4).stderr
     assert "the model of Chroma's default embedding function" in said
@@ -155,7 +146,7 @@ client.create_collection("unused").add(ids=["unused"], embeddings=[[1.0, 2.0]])
 
 def test_vectors_of_two_functions_do_not_mix(terminal: Terminal) -> None:
     """Kept vectors belong to the model of their collection's function: others are refused, or cause a warning."""
-    _plain(terminal, FUNCTIONS)
+    plain_chroma(terminal, FUNCTIONS)
     copy = "upsert-cli run chroma:chroma#{} --keep-vectors --collection {}"
     said = terminal.type(
         "upsert-cli run chroma:chroma#one chroma:chroma#other --keep-vectors --collection mixed", expect=2
@@ -176,7 +167,7 @@ def test_vectors_of_two_functions_do_not_mix(terminal: Terminal) -> None:
 
 def test_a_default_function_of_another_dimension_names_no_model(terminal: Terminal) -> None:
     """Own vectors that Chroma's function cannot have made are copied and loaded like vectors of unknown origin."""
-    _plain(terminal, FUNCTIONS)
+    plain_chroma(terminal, FUNCTIONS)
     said = terminal.type("upsert-cli run chroma:chroma#unused --keep-vectors --collection copy --task-id t").stderr
     assert "upsert-cli query --vector FILE" in said and terminal.info("t")["model"] == "none"
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"vector": [1, 2]}}])
@@ -251,7 +242,9 @@ def test_the_query_of_other_collections(tiny: Terminal) -> None:
     for identifier, record in tiny.records(vectors=True).items():
         found = json.loads(tiny.type(f"upsert-cli query --vector '{record['vector']}' -n 1 --json").stdout)
         assert found["hits"][0]["id"] == identifier
-    _plain(tiny, "client.create_collection('theirs', embedding_function=None).add(ids=['x'], embeddings=[[1.0, 2.0]])")
+    plain_chroma(
+        tiny, "client.create_collection('theirs', embedding_function=None).add(ids=['x'], embeddings=[[1.0, 2.0]])"
+    )
     found = json.loads(tiny.type("upsert-cli query --vector '[2, 4]' --collection theirs --json").stdout)
     assert (found["model"], [hit["id"] for hit in found["hits"]]) == (None, ["x"])
 

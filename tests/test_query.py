@@ -6,13 +6,12 @@ import json
 import os
 import pty
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.forked import run_python
+from tests.support.other_program import plain_chroma
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.chroma.local import LocalFolder
@@ -35,13 +34,6 @@ def loaded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Termin
 def _item(number: int, *, mark: str = "first") -> dict[str, Any]:
     payload = {"text": f"{mark} text {number} " + "and more of it " * (number % 17), "number": number}
     return {"object_id": f"{mark}-{number:05d}", "payload": payload}
-
-
-def _plain(terminal: Terminal, code: str) -> None:
-    """Run some lines of plain chromadb in the folder of the collections, in another process."""
-    start = "import chromadb\nclient = chromadb.PersistentClient('chroma')\n"
-    program = [sys.executable, "-c", start + code]
-    assert run_python(program, folder=terminal.folder, environment=terminal.environment).returncode == 0
 
 
 def _hits(terminal: Terminal, line: str) -> list[dict[str, Any]]:
@@ -122,11 +114,11 @@ def test_what_reading_would_flush_is_read_alone(terminal: Terminal) -> None:
         "vectors = np.random.default_rng(0).standard_normal((50, 384)).astype('f4')\n"
         "c.add(ids=[str(n) for n in range(50)], embeddings=vectors, documents=['text'] * 50)\n"
     )
-    _plain(terminal, make)
+    plain_chroma(terminal, make)
     folder = terminal.folder / "chroma"
     location = LocalFolder(path=folder, collection="default")
     assert not location.reading_flushes()
-    _plain(terminal, "client.get_collection('default').modify(configuration={'hnsw': {'sync_threshold': 40}})\n")
+    plain_chroma(terminal, "client.get_collection('default').modify(configuration={'hnsw': {'sync_threshold': 40}})\n")
     assert location.reading_flushes()
     with Lease.take(folder / LEASE_NAME, Holder.this_process("other")):
         assert "is in use by" in terminal.type("upsert-cli query text", expect=4).stderr
@@ -168,5 +160,5 @@ def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "client.create_collection('short').add(ids=['a'], embeddings=[[1.0, 2.0, 3.0]])\n"
         "client.create_collection('silent', embedding_function=None).add(ids=['a'], embeddings=[[1.0] * 384])\n"
     )
-    _plain(Terminal(folder), code)
+    plain_chroma(Terminal(folder), code)
     return folder / "chroma"

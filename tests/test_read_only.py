@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.forked import Forker, run_forked, run_python
+from tests.support.forked import Forker, run_forked
 from tests.support.items import Items
+from tests.support.other_program import plain_chroma
 from tests.support.terminal import Terminal
 
 READING = {
@@ -26,8 +27,6 @@ READING = {
     "upsert-cli run a.jsonl": 1,
 }
 QUEUE = """
-import chromadb
-client = chromadb.PersistentClient("chroma")
 made = client.get_collection("default")
 made.modify(configuration={"hnsw": {"sync_threshold": 5}})
 client.get_collection("default").upsert(["late"], [[0.5] * 384], documents=["late"])
@@ -105,8 +104,7 @@ def test_a_read_only_mount_is_read(mounting: Forker, loaded: Terminal, line: str
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
 def test_what_reading_would_flush_is_read_from_a_copy(mounting: Forker, loaded: Terminal) -> None:
     """A collection whose index files would be written by reading alone is read from a copy on a read-only mount."""
-    program = [sys.executable, "-c", QUEUE]
-    assert run_python(program, folder=loaded.folder, environment=loaded.environment).returncode == 0
+    plain_chroma(loaded, QUEUE)
     before = _contents(loaded.folder / "chroma")
     assert _on_a_read_only_mount(mounting, loaded, "upsert-cli query late").returncode == 0
     assert _on_a_read_only_mount(mounting, loaded, "upsert-cli verify t").returncode in (0, 3)

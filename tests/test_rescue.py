@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.forked import run_python
 from tests.support.older_chroma import ROWS, VERSIONS, content_of, older_folder
-from tests.support.other_program import as_written, floats_rounded, some_records, without_hash, write_records
+from tests.support.other_program import (
+    as_written,
+    floats_rounded,
+    plain_chroma,
+    some_records,
+    without_hash,
+    write_records,
+)
 from tests.support.terminal import Terminal
 from upsert_cli.documents.hashing import HASH_KEY
 from upsert_cli.store.chroma.tables import RecordTables
 
 # A number that is not finite blocks the queue for good, so that every later change stays in it.
 BLOCKED = """
-import math, sys
-import chromadb
-collection = chromadb.PersistentClient("old").get_collection("docs", embedding_function=None)
+import math
+collection = client.get_collection("docs", embedding_function=None)
 vector = [1.0, 2.0, 3.0]
 
 
@@ -52,8 +56,7 @@ DELETION = (
 def blocked(tiny: Terminal) -> Terminal:
     """Return a terminal with a folder `old` whose collection `docs` has changes that Chroma can never apply."""
     write_records(tiny, some_records(5))
-    done = run_python([sys.executable, "-c", BLOCKED], folder=tiny.folder, environment=tiny.environment)
-    assert done.returncode == 0, done.stderr.decode()
+    plain_chroma(tiny, BLOCKED, folder="old")
     with closing(sqlite3.connect(tiny.folder / "old" / "chroma.sqlite3", isolation_level=None)) as database:
         database.execute(DELETION)
     return tiny
@@ -160,7 +163,6 @@ def test_a_damaged_byte_of_text_costs_one_record(tiny: Terminal, part: str) -> N
 
 # The same name in a database and in a tenant of their own, as `chroma run` may leave them in a folder.
 _OTHER_DATABASES = """
-import chromadb
 from chromadb.config import Settings
 settings = Settings(is_persistent=True, persist_directory="old")
 admin = chromadb.AdminClient(settings)
@@ -178,8 +180,7 @@ def test_other_databases_of_a_folder_are_left_alone(tiny: Terminal) -> None:
     """A collection of the same name in another database or tenant is neither read, listed, exported nor renamed."""
     records = some_records(5)
     write_records(tiny, records)
-    done = run_python([sys.executable, "-c", _OTHER_DATABASES], folder=tiny.folder, environment=tiny.environment)
-    assert done.returncode == 0, done.stderr.decode()
+    plain_chroma(tiny, _OTHER_DATABASES, folder="old")
     for options in ("", "--keep-vectors", """--where '{"even": {"$in": [true, false]}}'"""):
         name = f"copy{len(options)}"
         tiny.type(f"upsert-cli run chroma:old#docs {options} --collection {name}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.forked import run_python
+from tests.support.other_program import plain_chroma
 from tests.support.terminal import Terminal
 
 Records = dict[str, dict[str, Any]]
@@ -131,14 +131,13 @@ def test_verify_finds_and_repairs_chunks(tiny: Terminal) -> None:
     tiny.write("a.jsonl", items)
     tiny.type(LINE)
     code = (
-        "import chromadb; c = chromadb.PersistentClient('chroma').get_collection('default'); "
+        "c = client.get_collection('default'); "
         "m = c.get(ids=['x#3'])['metadatas'][0]; "
         "c.delete(ids=['x#1', 'x#average', 'y#average']); c.update(ids=['y#0'], documents=['other'], embeddings=[[0.5] * 384]); "
         "c.add(ids=['y#7'], documents=['stale'], embeddings=[[0.5] * 384], "
         "metadatas=[m | {'object_id': 'y', 'part': 7}])"
     )
-    program = [*tiny.arguments("upsert-cli")[:1], "-c", code]
-    assert run_python(program, folder=tiny.folder, environment=tiny.environment).returncode == 0
+    plain_chroma(tiny, code)
     found = json.loads(tiny.type("upsert-cli verify t --json", expect=3).stdout)
     assert (found["missing"]["count"], found["stale"]["count"]) == (3, 1)
     tiny.type("upsert-cli verify t --repair")

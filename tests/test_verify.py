@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.forked import run_python
 from tests.support.loading import a_target
+from tests.support.other_program import plain_chroma
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import unloadable_model
 from upsert_cli.store.locate import location_of
@@ -69,9 +68,7 @@ def _outcome(terminal: Terminal, line: str, *, expect: int = 0) -> dict[str, Any
 
 def _plain(terminal: Terminal, code: str) -> None:
     """Run lines of plain chromadb on the collection, in another process."""
-    start = "import chromadb, math, sys\ncollection = chromadb.PersistentClient('chroma').get_collection('default')\n"
-    done = run_python([sys.executable, "-c", start + code], folder=terminal.folder, environment=terminal.environment)
-    assert done.returncode == 0, done.stderr.decode()
+    plain_chroma(terminal, f"import math\ncollection = client.get_collection('default')\n{code}")
 
 
 def _index(terminal: Terminal) -> Path:
@@ -345,7 +342,7 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
     target = a_target(fresh.folder)
     location_of(target).put_index_aside()
     (fresh.folder / "kept.json").write_text(json.dumps([kept, [before[one]["vector"] for one in kept]]))
-    _plain(fresh, "import json\nids, vectors = json.load(open('kept.json'))\ncollection.upsert(ids, vectors)\n")
+    _plain(fresh, "ids, vectors = json.load(open('kept.json'))\ncollection.upsert(ids, vectors)\n")
     outcome = _outcome(fresh, REPAIR)
     assert _counts(outcome["repaired"]["before"]) == GOOD | {"unreadable": len(before) - len(kept)}
     assert outcome["repaired"]["written"] == len(before) - len(kept)
@@ -401,7 +398,7 @@ def test_a_collection_of_others_is_read(fresh: Terminal) -> None:
     """A collection of another program is checked as far as its expected content is known."""
     _plain(
         fresh,
-        "other = chromadb.PersistentClient('chroma').create_collection('other', embedding_function=None)\n"
+        "other = client.create_collection('other', embedding_function=None)\n"
         "other.add(ids=['a', 'b'], embeddings=[[1.0, 2.0], [3.0, 1.0]])\n"
         "other.update(ids=['b'], embeddings=[[0.0, 0.0]])\n",
     )

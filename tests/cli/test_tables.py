@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 
 import pytest
@@ -13,6 +12,7 @@ from rich.cells import cell_len
 
 from tests.journal.conftest import start
 from tests.support.journal_tasks import make_checkpoint, make_task
+from tests.support.other_program import plain_chroma
 from tests.support.screens import shown
 from tests.support.terminal import Terminal
 from upsert_cli.cli.display.tables import Column, table_lines
@@ -165,15 +165,9 @@ def test_findings_of_verify_are_a_table(tiny: Terminal) -> None:
     tiny.type("upsert-cli run a.jsonl -q")
     tiny.write("b.jsonl", [{"object_id": f"{LONG_ID}-{n}", "payload": {"text": "y"}} for n in range(2)])
     tiny.type("upsert-cli run b.jsonl --task-id b -q --collection other")
-    for n in range(2):
-        _delete(tiny, f"{LONG_ID}-{n}")
+    plain_chroma(tiny, f"client.get_collection('other').delete(['{LONG_ID}-0', '{LONG_ID}-1'])")
     lines = shown(tiny, "upsert-cli verify b", columns=80, expect=3)
     assert [line for line in lines if line.endswith((f"{LONG_ID}-0", f"{LONG_ID}-1"))]
     piped = tiny.type("upsert-cli verify b", expect=3).stdout.splitlines()
     assert piped[0] == "PROBLEM\tID\tDETAIL"
     assert [line.split("\t")[1] for line in piped[1:]] == [f"{LONG_ID}-0", f"{LONG_ID}-1"]
-
-
-def _delete(terminal: Terminal, object_id: str) -> None:
-    code = "import chromadb, sys; chromadb.PersistentClient('chroma').get_collection('other').delete([sys.argv[1]])"
-    terminal.type(f'{sys.executable} -c "{code}" {object_id}')

@@ -1,4 +1,4 @@
-"""A collection that another program wrote, with every type of metadata that Chroma stores."""
+"""Other programs in a Chroma folder: any lines with plain chromadb, and records with every type of metadata."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from tests.support.forked import run_python
 from tests.support.terminal import Terminal
 
 ROWS = 300
-PROGRAM = """
-import json, sys
-import chromadb
-client = chromadb.PersistentClient(sys.argv[1])
-collection = client.get_or_create_collection(sys.argv[2], embedding_function=None)
+_WRITE = """
+collection = client.get_or_create_collection({collection!r}, embedding_function=None)
 records = json.load(sys.stdin)
 for start in range(0, len(records), 100):
     part = records[start:start + 100]
@@ -23,6 +20,26 @@ for start in range(0, len(records), 100):
         metadatas=[one["metadata"] for one in part], embeddings=[one["vector"] for one in part],
     )
 """
+
+
+def plain_chroma(terminal: Terminal, code: str, *, folder: str = "chroma", given: Any = None) -> Any:
+    """Run lines of Python with plain chromadb in another process, and return the JSON that they print, if any.
+
+    Args:
+        terminal: The command's working folder and environment.
+        code: The lines; `client` has the folder open, and `json` and `sys` are imported.
+        folder: The Chroma folder.
+        given: Written to standard input as JSON.
+    """
+    start = f"import json, sys\nimport chromadb\nclient = chromadb.PersistentClient({folder!r})\n"
+    done = run_python(
+        [sys.executable, "-c", start + code],
+        folder=terminal.folder,
+        environment=terminal.environment,
+        stdin=json.dumps(given).encode(),
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout or b"null")
 
 
 def some_records(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
@@ -52,11 +69,8 @@ def some_records(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
 def write_records(
     terminal: Terminal, records: list[dict[str, Any]], *, folder: str = "old", collection: str = "docs"
 ) -> None:
-    """Write records as another program does, in a process of its own."""
-    program = [sys.executable, "-c", PROGRAM, folder, collection]
-    given = json.dumps(records).encode()
-    done = run_python(program, folder=terminal.folder, environment=terminal.environment, stdin=given)
-    assert done.returncode == 0, done.stderr.decode()
+    """Write records as another program does, in another process."""
+    plain_chroma(terminal, _WRITE.format(collection=collection), folder=folder, given=records)
 
 
 def without_hash(records: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from upsert_cli.load.orphans import OrphanSearch
 from upsert_cli.sources.find import find_files
@@ -24,7 +25,6 @@ from upsert_cli.sources.source import Source
 from upsert_cli.store.base import RecordRef
 
 Item = dict[str, Any]
-Items = Callable[..., list[Item]]
 
 LINE = "upsert-cli run a.jsonl --delete-missing"
 KILL_ITEMS = 300

@@ -17,13 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.items import Items
+from tests.support.items import Items, text_item
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
-
-
-def _item(identifier: str, text: str) -> dict[str, Any]:
-    return {"object_id": identifier, "payload": {"text": text}}
 
 
 def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
@@ -31,8 +27,10 @@ def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
 
     Standard input that is named twice is read once.
     """
-    tiny.write("fix.jsonl", [_item("a", "correction"), _item("b", "")])
-    tiny.type("upsert-cli run - fix.jsonl - --task-id t", stdin=json.dumps(_item("a", "from stdin")) + "\n", expect=3)
+    tiny.write("fix.jsonl", [text_item("a", "correction"), text_item("b", "")])
+    tiny.type(
+        "upsert-cli run - fix.jsonl - --task-id t", stdin=json.dumps(text_item("a", "from stdin")) + "\n", expect=3
+    )
     assert tiny.records()["a"]["document"] == "correction"
     rejects = tiny.type("upsert-cli info t --failed").stdout
     tiny.type("upsert-cli restart t --from-start", expect=3)
@@ -46,7 +44,7 @@ def test_a_restart_in_another_folder_reads_the_copy_of_a_pipe(tiny: Terminal, ma
     elsewhere = tiny.folder / "elsewhere"
     elsewhere.mkdir()
     os.mkfifo(tiny.folder / "pipe.jsonl")
-    (elsewhere / "pipe.jsonl").write_text(json.dumps(_item("other", "a regular file")))
+    (elsewhere / "pipe.jsonl").write_text(json.dumps(text_item("other", "a regular file")))
     lines = "".join(json.dumps(item) + "\n" for item in items)
     writer = threading.Thread(target=(tiny.folder / "pipe.jsonl").write_text, args=(lines,))
     writer.start()

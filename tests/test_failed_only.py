@@ -6,16 +6,14 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.support.items import Items, text_item
 from tests.support.terminal import Terminal
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 ROWS, EVERY = 240, 2
 
@@ -52,10 +50,6 @@ def _rejects(terminal: Terminal, task_id: str = "t") -> list[tuple[str, int]]:
 def _failing(identifier: str, text: str) -> dict[str, Any]:
     """Return an item that is rejected first and can be loaded later."""
     return {"object_id": identifier, "payload": {"text": "", "body": text}}
-
-
-def _loaded(identifier: str, text: str) -> dict[str, Any]:
-    return {"object_id": identifier, "payload": {"text": text}}
 
 
 def _snapshot(terminal: Terminal) -> tuple[dict[str, Any], list[tuple[str, int]], dict[str, Any]]:
@@ -184,8 +178,16 @@ def test_too_many_rejects_can_be_retried_once_all_is_read(tiny: Terminal, make_i
 
 def test_a_retried_row_never_replaces_a_later_good_one(tiny: Terminal) -> None:
     """The last row of an id wins, whichever attempt loaded it; an older one counts as a duplicate."""
-    tiny.write("a.jsonl", [_failing("x", "x old"), _failing("y", "y old"), _loaded("z", "z old"), _failing("x", "x 2")])
-    rest = [_failing("y", "y new"), _loaded("x", "x new"), _failing("z", "z new"), {"object_id": ""}, _failing("x", "")]
+    tiny.write(
+        "a.jsonl", [_failing("x", "x old"), _failing("y", "y old"), text_item("z", "z old"), _failing("x", "x 2")]
+    )
+    rest = [
+        _failing("y", "y new"),
+        text_item("x", "x new"),
+        _failing("z", "z new"),
+        {"object_id": ""},
+        _failing("x", ""),
+    ]
     tiny.write("b.jsonl", rest)
     tiny.type("upsert-cli run a.jsonl b.jsonl --task-id t --batch-size 3", expect=3)
     assert tiny.info("t")["counts"]["failed"] == 7

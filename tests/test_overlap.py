@@ -59,15 +59,11 @@ def _held(terminal: Terminal, task_id: str | None = "other") -> Iterator[None]:
         yield
 
 
-def _tasks(terminal: Terminal) -> dict[str, str]:
-    return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
-
-
 def test_refuse_says_who_has_the_folder(busy: Busy) -> None:
     """The message names the task, the process, the host and since when; nothing is written."""
     errors = busy.terminal.type("upsert-cli run b.jsonl --task-id second", expect=4).stderr
     assert re.search(rf"pid \d+ on {re.escape(socket.gethostname())} \(task first\) since 20\d\d-", errors)
-    assert _tasks(busy.terminal)["second"] == "refused"
+    assert busy.terminal.statuses()["second"] == "refused"
 
 
 def test_skip_makes_no_task(busy: Busy) -> None:
@@ -78,7 +74,7 @@ def test_skip_makes_no_task(busy: Busy) -> None:
     (summary,) = map(json.loads, done.stdout.splitlines())
     assert (summary["type"], summary["exit_code"], summary["id"]) == ("summary", 0, None)
     assert "in use" in summary["detail"]
-    assert set(_tasks(busy.terminal)) == {"first"}
+    assert set(busy.terminal.statuses()) == {"first"}
 
 
 def test_skip_shows_a_running_task_as_running(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +213,7 @@ def test_a_signal_ends_the_waiting(tiny: Terminal, make_items: Items, number: si
     tiny.write("a.jsonl", make_items(5))
     with _held(tiny):
         process = tiny.start("upsert-cli run a.jsonl --task-id t --if-running wait")
-        wait_until(lambda: _tasks(tiny).get("t") == "processing")
+        wait_until(lambda: tiny.statuses().get("t") == "processing")
         os.kill(process.pid, number)
         _, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == -number

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.items import Items
+from tests.support.items import Items, text_item
 from tests.support.terminal import SAMPLES, Terminal
 from tests.support.tiny_model import unloadable_model
 
@@ -139,10 +138,10 @@ def test_changed_metadata_is_written_without_embedding(tiny: Terminal, tiny_mode
 
 def test_two_items_that_swap_their_texts_are_both_seen(tiny: Terminal) -> None:
     """Skipping goes by id and content, not by a set of known texts."""
-    tiny.write("a.jsonl", [_item("a", "one"), _item("b", "two")])
+    tiny.write("a.jsonl", [text_item("a", "one"), text_item("b", "two")])
     tiny.type("upsert-cli run a.jsonl")
     before = tiny.records(vectors=True)
-    tiny.write("a.jsonl", [_item("a", "two"), _item("b", "one")])
+    tiny.write("a.jsonl", [text_item("a", "two"), text_item("b", "one")])
     tiny.type("upsert-cli run a.jsonl")
     after = tiny.records(vectors=True)
     assert after["a"]["document"] == "two"
@@ -153,7 +152,13 @@ def test_two_items_that_swap_their_texts_are_both_seen(tiny: Terminal) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_the_last_of_a_repeated_id_wins(tiny: Terminal, batch: int) -> None:
     """Wherever the rows of one id are, the collection holds the last one, and the counts add up."""
-    rows = [_item("a", "first"), _item("b", "only"), _item("a", "second"), _item("a", "second"), _item("a", "last")]
+    rows = [
+        text_item("a", "first"),
+        text_item("b", "only"),
+        text_item("a", "second"),
+        text_item("a", "second"),
+        text_item("a", "last"),
+    ]
     tiny.write("a.jsonl", rows)
     summary = json.loads(tiny.type(f"upsert-cli run a.jsonl --batch-size {batch} --json").stdout.splitlines()[-1])
     assert tiny.records()["a"]["document"] == "last"
@@ -187,7 +192,7 @@ def test_bad_rows_cost_nobody_else(tiny: Terminal) -> None:
 
 def test_max_failures_stops_the_task(tiny: Terminal) -> None:
     """Above --max-failures the task ends as failed, at a checkpoint."""
-    tiny.write("a.jsonl", [_item("a", "good"), *[{"object_id": ""}] * 30])
+    tiny.write("a.jsonl", [text_item("a", "good"), *[{"object_id": ""}] * 30])
     tiny.type("upsert-cli run a.jsonl --max-failures 10 --task-id t", expect=1)
     assert tiny.info("t")["status"] == "failed"
     tiny.type("upsert-cli run a.jsonl --max-failures 50%", expect=1)
@@ -208,9 +213,9 @@ def test_standard_input_is_spooled_and_can_be_read_again(tiny: Terminal, make_it
 def test_folders_and_globs_name_their_files(tiny: Terminal) -> None:
     """A folder and a quoted glob stand for the item files in them, in order, each once."""
     (tiny.folder / "data" / "deep").mkdir(parents=True)
-    tiny.write("data/a.jsonl", [_item("a", "one")])
-    tiny.write("data/deep/b.jsonl", [_item("b", "two")])
-    tiny.write("data/notes.txt", [_item("c", "three")])
+    tiny.write("data/a.jsonl", [text_item("a", "one")])
+    tiny.write("data/deep/b.jsonl", [text_item("b", "two")])
+    tiny.write("data/notes.txt", [text_item("c", "three")])
     tiny.type("upsert-cli run data 'data/*.jsonl' data/a.jsonl")
     assert tiny.records().keys() == {"a", "b"}
     assert tiny.only_task()["counts"]["read"] == 2
@@ -323,7 +328,3 @@ def test_usage_errors_exit_with_2(terminal: Terminal, line: str) -> None:
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert done.stderr.strip()
-
-
-def _item(identifier: str, text: str) -> dict[str, Any]:
-    return {"object_id": identifier, "payload": {"text": text}}

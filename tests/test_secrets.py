@@ -10,14 +10,13 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_lines import command_lines_until_the_end
 from tests.support.items import Items
 from tests.support.terminal import Terminal
 from upsert_cli.redaction import error_line, in_message, without_secrets
@@ -44,14 +43,6 @@ def _assert_not_kept(folder: Path) -> None:
         if path.is_file():
             _assert_unseen(path.read_bytes().decode("latin-1"), path)
         _assert_unseen(path.name, path)
-
-
-def _command_lines() -> str:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended
-            lines.append(path.read_bytes().decode("latin-1"))
-    return "\n".join(lines)
 
 
 @pytest.fixture
@@ -100,10 +91,7 @@ def test_no_process_has_a_secret_on_its_command_line(secretive: Terminal) -> Non
     """During a load, no process of the machine has a secret on its command line."""
     secretive.forks = False
     process = secretive.start("upsert-cli run a.jsonl")
-    seen = ""
-    while process.poll() is None:
-        seen += _command_lines()
-        time.sleep(0.05)
+    seen = command_lines_until_the_end(process)
     process.communicate()
     assert process.returncode == 3
     assert seen.count("upsert_cli") > 0

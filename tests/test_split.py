@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from tests.support.other_program import plain_chroma
+from tests.support.records import Records
 from tests.support.terminal import Terminal
-
-Records = dict[str, dict[str, Any]]
 
 SENTENCES = [f"Sentence {number} tells of matter number {number * 7}. " for number in range(400)]
 LINE = "upsert-cli run a.jsonl --split --max-tokens 32 --average --batch-size 16 --task-id t"

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 
 def test_list_pages_and_filters_newest_first(tiny: Terminal, make_items: Items) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.items import Items
 from tests.support.loading import a_target
 from tests.support.other_program import plain_chroma
+from tests.support.records import assert_same
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import unloadable_model
 from upsert_cli.store.locate import location_of
-
-Items = Callable[..., list[dict[str, Any]]]
 
 ROWS = 300
 REPAIR = "upsert-cli verify --repair --json"
@@ -288,7 +288,7 @@ def test_a_deleted_record_is_missing(fresh: Terminal) -> None:
     repaired = _outcome(fresh, "upsert-cli verify load --repair --json")
     assert repaired["ok"]
     assert repaired["repaired"]["written"] == 1
-    _assert_equal(fresh.records(vectors=True), before)
+    assert_same(fresh.records(vectors=True), before)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_changed_record_is_different(fresh: Terminal, change: str) -> None:
     repaired = _outcome(fresh, "upsert-cli verify load --repair --json")
     assert repaired["ok"]
     assert _counts(repaired["repaired"]["before"]) == GOOD | {"different": 1}
-    _assert_equal(fresh.records(vectors=True), before)
+    assert_same(fresh.records(vectors=True), before)
 
 
 def test_without_the_source_a_changed_document_is_embedded_as_it_is(fresh: Terminal) -> None:
@@ -332,7 +332,7 @@ def test_a_vector_of_zeros_is_unreadable(fresh: Terminal) -> None:
     outcome = _outcome(fresh, "upsert-cli verify --json", expect=3)
     assert _ids(outcome, "unreadable") == ["obj-00007"]
     assert _outcome(fresh, REPAIR)["ok"]
-    _assert_equal(fresh.records(vectors=True), before)
+    assert_same(fresh.records(vectors=True), before)
 
 
 def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
@@ -348,7 +348,7 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
     assert outcome["repaired"]["written"] == len(before) - len(kept)
     assert outcome["repaired"]["aside"] == []
     assert outcome["ok"]
-    _assert_equal(fresh.records(vectors=True), before)
+    assert_same(fresh.records(vectors=True), before)
 
 
 def test_records_that_no_query_finds_are_all_restored(tiny: Terminal, tiny_model: Path) -> None:
@@ -370,7 +370,7 @@ def test_records_that_no_query_finds_are_all_restored(tiny: Terminal, tiny_model
     assert repaired["ok"]
     assert repaired["repaired"]["written"] == lost
     assert _counts(repaired["repaired"]["before"]) == GOOD | {"unreachable": sampled}
-    _assert_equal(tiny.records(vectors=True), before)
+    assert_same(tiny.records(vectors=True), before)
 
 
 def _unlink(index: Path, count: int) -> None:
@@ -407,14 +407,6 @@ def test_a_collection_of_others_is_read(fresh: Terminal) -> None:
     assert _ids(outcome, "unreadable") == ["b"]
     refused = _outcome(fresh, f"{REPAIR} --collection other", expect=4)
     assert "which model" in refused["error"]
-
-
-def _assert_equal(after: dict[str, Any], before: dict[str, Any]) -> None:
-    assert after.keys() == before.keys()
-    for one, record in before.items():
-        assert after[one]["document"] == record["document"]
-        assert after[one]["metadata"] == record["metadata"]
-        np.testing.assert_allclose(after[one]["vector"], record["vector"], atol=1e-5)
 
 
 # -- an index that is older than the records ----------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 import pytest
 
 from tests.journal.conftest import die, start
+from tests.support.items import Items
 from tests.support.journal_tasks import MOMENT, make_checkpoint, make_task
 from tests.support.terminal import Terminal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import read_checkpoint, write_checkpoint
 from upsert_cli.journal.task import TaskStatus
-
-Items = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tests.journal.conftest import start
+from tests.support.items import Items
 from tests.support.journal_tasks import make_checkpoint, make_task
 from tests.support.screens import Screen, shown
 from tests.support.terminal import Terminal
@@ -26,8 +27,6 @@ from upsert_cli.cli.display.terminal import Terminal as Output
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 CTRL_C = "\x03"
 INTERRUPTED = -signal.SIGINT

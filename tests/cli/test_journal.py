@@ -51,10 +51,6 @@ def _damage(path: Path, kind: str) -> bytes:
     return path.read_bytes()
 
 
-def _listed(terminal: Terminal) -> dict[str, str]:
-    return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
-
-
 def _check(terminal: Terminal, *, expect: int) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(terminal.type("upsert-cli journal check --json", expect=expect).stdout)
     assert value["sound"] is (expect == 0)
@@ -85,7 +81,7 @@ def test_a_damaged_segment_without_a_backup_is_salvaged(segments: Terminal, kind
     steps = segments.type("upsert-cli journal repair").stdout.splitlines()
     assert any("was moved to" in step for step in steps)
     assert any(f"{len(SAVED[kind])} put back" in step for step in steps)
-    listed = _listed(segments)
+    listed = segments.statuses()
     assert set(listed) == {"b0", "b1", "c0", "c1"} | SAVED[kind]
     assert list(listed)[:4] == ["c1", "c0", "b1", "b0"]
     if "a0" in listed:
@@ -94,7 +90,7 @@ def test_a_damaged_segment_without_a_backup_is_salvaged(segments: Terminal, kind
     assert aside.read_bytes() == left
     assert [entry["settled"] for entry in _check(segments, expect=0)["damaged"]] == [True]
     assert json.loads(segments.type("upsert-cli journal repair --json").stdout)["steps"] == []
-    assert _listed(segments) == listed
+    assert segments.statuses() == listed
 
 
 def test_the_backup_is_restored_and_updated_from_the_damaged_file(segments: Terminal) -> None:
@@ -105,7 +101,7 @@ def test_the_backup_is_restored_and_updated_from_the_damaged_file(segments: Term
     steps = segments.type("upsert-cli journal repair").stdout
     assert "restored from its previous generation" in steps
     assert "1 whole task found, 0 put back, 1 brought to a newer state" in steps
-    listed = _listed(segments)
+    listed = segments.statuses()
     assert sorted(listed) == ["a0", "a1", "b0", "b1", "c0", "c1"]
     assert listed["a0"] == "canceled"
     _check(segments, expect=0)
@@ -117,11 +113,11 @@ def test_both_generations_are_damaged(segments: Terminal) -> None:
     _damage(_segment(segments, 2, ".bak"), "zeroed")
     assert len(_check(segments, expect=1)["damaged"]) == 2
     segments.type("upsert-cli journal repair")
-    assert set(_listed(segments)) == {"a0", "a1", "b0", "b1", "c0"}
+    assert set(segments.statuses()) == {"a0", "a1", "b0", "b1", "c0"}
     _damage(_segment(segments, 1), "zeroed")
     _damage(_segment(segments, 1, ".bak"), "garbage")
     segments.type("upsert-cli journal repair")
-    assert set(_listed(segments)) == {"a0", "a1", "c0"}
+    assert set(segments.statuses()) == {"a0", "a1", "c0"}
     assert not _segment(segments, 1).exists()
 
 
@@ -141,7 +137,7 @@ def test_a_damaged_only_segment_never_becomes_an_empty_journal(terminal: Termina
     _damage(_segment(terminal, 0), "zeroed")
     assert "damaged" in terminal.type("upsert-cli info t", expect=1).stderr
     terminal.type("upsert-cli journal repair")
-    assert _listed(terminal) == {}
+    assert terminal.statuses() == {}
     assert not _segment(terminal, 0).exists()
     assert len(_check(terminal, expect=0)["damaged"]) == 1
 

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import read_checkpoint
-
-Items = Callable[..., list[dict[str, Any]]]
 
 NASTY = "\x1b[31m[bold]::error file=x\u202e\x9b1m"
 

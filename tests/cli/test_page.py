@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from upsert_cli.counts import Counts
 from upsert_cli.journal.load_options import LoadOptions
@@ -25,8 +26,6 @@ from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.report.charts import draw
 from upsert_cli.report.page import PAGE_REJECTS, render_page
 from upsert_cli.report.printed_commands import NextStep
-
-Items = Callable[..., list[dict[str, Any]]]
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 MADE_AT = r"at <time.*?</time>"  # the time at which a page was made

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from html import unescape
-from typing import Any
 from xml.etree import ElementTree as ET
 
+from tests.support.items import Items
 from tests.support.picture import LINE, PICTURE, draw_load
 from tests.support.terminal import Terminal
 
-Items = Callable[..., list[dict[str, Any]]]
 MAX_BYTES = 100_000  # a page that shows it stays fast
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.journal_tasks import make_task, segment_at
 from tests.support.terminal import Terminal
 from upsert_cli.errors import TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.segments import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
-
-Items = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture

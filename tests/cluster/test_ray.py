@@ -18,13 +18,12 @@ from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.deadly_worker import DEADLY
 from tests.support.other_program import some_records, write_records
 from tests.support.raylets import Raylets
+from tests.support.records import assert_same
 from tests.support.terminal import Terminal
 
 SHARDS = 16
 ROWS = int(os.environ.get("UPSERT_CLI_TEST_ROWS", "8000"))  # of a slow test; the figures in tests/bench are of more
 QUIET_SECONDS = 5.0  # seconds after which a load that was stopped writes no more
-
-Records = dict[str, dict[str, Any]]
 
 
 def _shards(terminal: Terminal, rows: int, *, shards: int = SHARDS) -> str:
@@ -42,15 +41,6 @@ def _shards(terminal: Terminal, rows: int, *, shards: int = SHARDS) -> str:
         part = items[shard * rows // shards : (shard + 1) * rows // shards]
         (folder / f"{shard:02d}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in part))
     return "shards/*.jsonl"
-
-
-def _same(one: Records, other: Records) -> None:
-    """Compare two collections; vectors to the last digits that length-ordered batches leave equal."""
-    assert one.keys() == other.keys()
-    for identifier, record in one.items():
-        twin = other[identifier]
-        assert (record["document"], record["metadata"]) == (twin["document"], twin["metadata"])
-        assert record["vector"] == pytest.approx(twin["vector"], abs=1e-5)
 
 
 def test_a_load_on_ray(tiny: Terminal, server: ChromaServer) -> None:
@@ -76,7 +66,7 @@ def test_a_load_on_ray(tiny: Terminal, server: ChromaServer) -> None:
         "  once the rejected items are corrected",
     ]
     assert "  exit code  3" in others
-    _same(server.records("default"), server.records("local"))
+    assert_same(server.records("default"), server.records("local"))
     task = tiny.info("ray")
     assert (task["status"], task["counts"]["read"], task["counts"]["failed"]) == ("done", 115, 1)
     assert task["options"]["engine"] == "ray"
@@ -144,7 +134,7 @@ def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, head: 
     counts = tiny.info("t")["counts"]
     assert (counts["read"], counts["inserted"], counts["failed"], counts["deleted"]) == (91, 1, 0, 18)
     tiny.type(f"{load} --collection local")
-    _same(server.records("default"), server.records("local"))
+    assert_same(server.records("default"), server.records("local"))
 
 
 def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
@@ -171,7 +161,7 @@ def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, head: Ray
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [events[0]["type"], *(event["type"] for event in events[-2:])] == ["task", "summary", "summary"]
     assert [event["row"] for event in events if event["type"] == "reject"] == [10]
-    _same(server.records("default"), server.records("local"))
+    assert_same(server.records("default"), server.records("local"))
     assert tiny.info("ray")["counts"] == tiny.info("local")["counts"]
     assert 'outcome="inserted"} 20\n' in (tiny.folder / "m.prom").read_text()
     assert "task ray is done already" in tiny.type(ray, expect=1).stderr
@@ -229,7 +219,7 @@ class _Case:
 
     def check(self) -> None:
         """Check that no row is lost, doubled or different, and that each row is counted once."""
-        _same(self.server.records("default"), self.local)
+        assert_same(self.server.records("default"), self.local)
         task = self.terminal.info("ray")
         counts = task["counts"]
         assert (task["status"], counts["read"], counts["failed"]) == ("done", ROWS, 0)
@@ -304,7 +294,7 @@ def test_deletions_after_a_crash(case: _Case) -> None:
     process.kill()
     process.wait()
     case.terminal.type(case.line)
-    _same(case.server.records("default"), case.local)
+    assert_same(case.server.records("default"), case.local)
     counts = case.terminal.info("ray")["counts"]
     assert (counts["read"], counts["failed"], counts["deleted"]) == (ROWS, 0, 700)
 

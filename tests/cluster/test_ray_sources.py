@@ -11,27 +11,17 @@ import pytest
 from tests.support.chroma_server import ChromaServer
 from tests.support.other_program import some_records, write_records
 from tests.support.raylets import Raylets
+from tests.support.records import assert_same
 from tests.support.terminal import Terminal
 from upsert_cli.sources.rows import UNIT_ROWS
 
-Records = dict[str, dict[str, Any]]
-
-
-def _same(one: Records, other: Records, *, bits: bool) -> None:
-    """Compare two collections; vectors to the last bit if they were copied."""
-    assert one.keys() == other.keys()
-    for identifier, record in one.items():
-        twin = other[identifier]
-        assert (record["document"], record["metadata"]) == (twin["document"], twin["metadata"])
-        assert record["vector"] == (twin["vector"] if bits else pytest.approx(twin["vector"], abs=1e-5))
-
 
 def _load_twice(terminal: Terminal, server: ChromaServer, cluster: Raylets, load: str, *, bits: bool) -> dict[str, Any]:
-    """Load in this process and on Ray, compare both collections, and return the counts of the load on Ray."""
+    """Load locally and on Ray, compare both collections, bits of vectors if asked, and return the counts on Ray."""
     terminal.type(f"{load} --chroma {server.url} --collection local --task-id local")
     line = f"{load} --chroma {server.url} --engine ray --ray-address {cluster.address} --workers 2"
     terminal.type(f"{line} --collection ray --task-id ray")
-    _same(server.records("ray"), server.records("local"), bits=bits)
+    assert_same(server.records("ray"), server.records("local"), tolerance=0.0 if bits else 1e-5)
     task = terminal.info("ray")
     assert task["counts"] == terminal.info("local")["counts"]
     counts: dict[str, Any] = task["counts"]

@@ -14,17 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support.forked import start_python
+from tests.support.records import Records, assert_same
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 ROWS = 300
 LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"
-
-Collection = dict[str, dict[str, Any]]
 
 # A plain client without a lease: opens the folder, prints `ready`, and works until a line ends it.
 FOREIGN = """
@@ -103,7 +101,7 @@ def _items(mark: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
     """Return the collection after an undisturbed load."""
     terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("a.jsonl", _items("second"))
@@ -140,15 +138,12 @@ def _finish(terminal: Terminal, code: int, errors: str) -> None:
     terminal.type("upsert-cli restart t")
 
 
-def _assert_whole(terminal: Terminal, expected: Collection, *, others: int = 0) -> None:
+def _assert_whole(terminal: Terminal, expected: Records, *, others: int = 0) -> None:
     if not others:
         _assert_verified(terminal)
     found = terminal.records(vectors=True)
     assert len(found) == ROWS + others
-    for one, record in expected.items():
-        assert found[one]["document"] == record["document"]
-        assert found[one]["metadata"] == record["metadata"]
-        np.testing.assert_allclose(found[one]["vector"], record["vector"], atol=1e-5)
+    assert_same({one: found[one] for one in expected}, expected)
 
 
 def _assert_verified(terminal: Terminal) -> None:
@@ -179,7 +174,7 @@ def _assert_verified(terminal: Terminal) -> None:
     ],
 )
 def test_a_folder_that_another_program_has_open_is_refused(
-    loaded: Terminal, expected: Collection, collection: str, what: str
+    loaded: Terminal, expected: Records, collection: str, what: str
 ) -> None:
     """A program with any open collection, even idle, is named with its pid; after its end the load works."""
     with foreign(loaded, collection, what) as told:
@@ -228,7 +223,7 @@ def test_reading_goes_on_beside_an_idle_program(loaded: Terminal) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["write", "read"])
-def test_a_program_that_opens_the_folder_midway(loaded: Terminal, expected: Collection, what: str) -> None:
+def test_a_program_that_opens_the_folder_midway(loaded: Terminal, expected: Records, what: str) -> None:
     """A program opens the same collection during a load, and writes its own rows or only reads."""
     started: list[subprocess.Popen[str]] = []
     start = functools.partial(_start_and_wait, loaded, started)
@@ -249,7 +244,7 @@ def test_a_program_that_opens_the_folder_midway(loaded: Terminal, expected: Coll
 
 
 @pytest.mark.slow
-def test_a_lock_that_is_held_is_an_error_at_once(loaded: Terminal, expected: Collection) -> None:
+def test_a_lock_that_is_held_is_an_error_at_once(loaded: Terminal, expected: Records) -> None:
     """A program that keeps the database locked, at the start or from the middle on: an error in time, never a hang."""
     lock = (
         "import sqlite3, sys\nconnection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support.loading import a_target, numbered, some_rows
+from tests.support.records import Records, assert_same
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 from upsert_cli.errors import TargetDamaged, UpsertCliError
@@ -31,8 +31,6 @@ RESERVE = folder.RESERVE_BYTES // MIB  # MiB that a load leaves alone
 ROWS = 300
 OLD = "upsert-cli run old.jsonl --task-id old"
 NEW = "upsert-cli run new.jsonl --task-id new --batch-size 16"
-
-Collection = dict[str, dict[str, Any]]
 
 
 @dataclass
@@ -107,7 +105,7 @@ def loaded(tiny: Terminal, make_disk: Callable[..., Disk]) -> tuple[Terminal, Di
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
     """Return the collection after both loads on a disk with room."""
     terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("old.jsonl", _items(0, ROWS, "old"))
@@ -125,14 +123,6 @@ def _assert_full(errors: str, path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def _assert_equal(found: Collection, expected: Collection) -> None:
-    assert found.keys() == expected.keys()
-    for one, record in expected.items():
-        assert found[one]["document"] == record["document"]
-        assert found[one]["metadata"] == record["metadata"]
-        np.testing.assert_allclose(found[one]["vector"], record["vector"], atol=1e-5)
-
-
 def _assert_whole(terminal: Terminal) -> None:
     """Check all records; Chroma's index loses one now and then where texts of much the same vectors are replaced."""
     found = json.loads(terminal.type("upsert-cli verify --json", expect=None).stdout)
@@ -142,7 +132,7 @@ def _assert_whole(terminal: Terminal) -> None:
 # -- the disk of the collection -----------------------------------------------------------------------------------
 
 
-def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], expected: Collection) -> None:
+def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], expected: Records) -> None:
     """A load fails on a full disk at its start, then midway: each time the data is whole, and at last it is done."""
     terminal, disk = loaded
     disk.fill(leave=MIB)
@@ -163,7 +153,7 @@ def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], 
     disk.grow(2 * SIZE)
     _assert_whole(terminal)
     terminal.type("upsert-cli restart new")
-    _assert_equal(terminal.records(vectors=True), expected)
+    assert_same(terminal.records(vectors=True), expected)
 
 
 @pytest.mark.slow
@@ -254,7 +244,7 @@ def test_a_full_temporary_folder_is_named(tiny: Terminal, make_disk: Callable[..
 
 
 def test_journal_full_before_the_start_and_in_the_middle(
-    tiny: Terminal, make_disk: Callable[..., Disk], expected: Collection
+    tiny: Terminal, make_disk: Callable[..., Disk], expected: Records
 ) -> None:
     """Without room for the journal nothing begins, or it stops; the journal is whole, and a restart ends equal."""
     disk = make_disk("size=4m")
@@ -281,7 +271,7 @@ def test_journal_full_before_the_start_and_in_the_middle(
     disk.grow(64)
     _assert_whole(tiny)
     tiny.type(f"upsert-cli restart new {place}")
-    _assert_equal(tiny.records(vectors=True), expected)
+    assert_same(tiny.records(vectors=True), expected)
 
 
 def test_a_model_that_finds_no_room(terminal: Terminal, make_disk: Callable[..., Disk]) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from tests.support.records import Records, assert_same
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
@@ -25,8 +25,6 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 # How many kills; the larger number is run before a release.
 FEW_KILLS, MANY_KILLS = 20, 500
 FEW_SIGNALS, MANY_SIGNALS = 10, 100
-
-Records = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +85,7 @@ def test_kills_at_random_instants_lose_nothing(
                 break
             line = "upsert-cli restart t" if _has_task(terminal) else LINE
         terminal.type(line, expect=3) if process.returncode not in (0, 3) else None
-        _assert_equal(terminal, undisturbed.records)
+        _assert_done(terminal, undisturbed.records)
 
 
 @pytest.mark.parametrize("count", [FEW_SIGNALS, pytest.param(MANY_SIGNALS, marks=pytest.mark.slow)])
@@ -117,7 +115,7 @@ def test_signals_at_random_instants_stop_at_a_checkpoint(
         elif terminal.info("t")["status"] != "done":
             assert terminal.info("t")["running"] is False
             terminal.type("upsert-cli restart t", expect=3)
-        _assert_equal(terminal, undisturbed.records)
+        _assert_done(terminal, undisturbed.records)
     print(f"slowest stop: {slowest:.2f} s")
 
 
@@ -134,7 +132,7 @@ def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, A
     assert process.returncode == -signal.SIGINT
     assert tiny.info("t")["running"] is False
     tiny.type("upsert-cli restart t", expect=3)
-    _assert_equal(tiny, undisturbed.records)
+    _assert_done(tiny, undisturbed.records)
 
 
 def _kill_somebody(process: subprocess.Popen[str], choose: random.Random, seconds: float) -> None:
@@ -164,7 +162,7 @@ def _has_task(terminal: Terminal) -> bool:
     return terminal.type("upsert-cli info t --json", expect=None).returncode == 0
 
 
-def _assert_equal(terminal: Terminal, expected: Records) -> None:
+def _assert_done(terminal: Terminal, expected: Records) -> None:
     task = terminal.info("t")
     counts = task["counts"]
     assert task["status"] == "done"
@@ -173,9 +171,4 @@ def _assert_equal(terminal: Terminal, expected: Records) -> None:
     assert counted == ITEMS
     rejects = terminal.type("upsert-cli info t --failed").stdout.splitlines()
     assert [json.loads(line)["row"] for line in rejects] == list(range(38, ITEMS + 1, 97))
-    found = terminal.records(vectors=True)
-    assert found.keys() == expected.keys()
-    for key in ("document", "metadata"):
-        assert [found[one][key] for one in expected] == [expected[one][key] for one in expected]
-    vectors, wanted = ([records[one]["vector"] for one in expected] for records in (found, expected))
-    np.testing.assert_allclose(vectors, wanted, atol=1e-5)
+    assert_same(terminal.records(vectors=True), expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import threading
 import time
@@ -45,10 +44,6 @@ def _together(terminal: Terminal, *lines: str) -> list[Ended]:
     return [each for each in ended if each is not None]
 
 
-def _tasks(terminal: Terminal) -> dict[str, str]:
-    return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
-
-
 def _fresh(tiny: Terminal, number: int) -> Terminal:
     terminal = Terminal(tiny.folder / str(number), tiny.env)
     terminal.folder.mkdir()
@@ -80,7 +75,7 @@ def test_refuse(tiny: Terminal, times: int) -> None:
         assert [out.code, works.code] == [4, 0], pair
         assert "pid" in out.errors
         print(f"refused after {out.seconds:.2f} s, {'same task' if same else 'same folder'}")
-        assert _tasks(terminal) == ({"t": "done"} if same else _one_of(pair, "refused"))
+        assert terminal.statuses() == ({"t": "done"} if same else _one_of(pair, "refused"))
         _assert_whole(terminal, {"a" if same or pair[0].code == 0 else "b"})
 
 
@@ -95,7 +90,7 @@ def test_skip(tiny: Terminal, times: int) -> None:
         assert "nothing was done" in out.errors
         print(f"skipped after {out.seconds:.2f} s, {'same task' if same else 'same folder'}")
         works = "a" if same or "nothing was done" in pair[1].errors else "b"
-        assert _tasks(terminal) == {"t" if same else works: "done"}
+        assert terminal.statuses() == {"t" if same else works: "done"}
         assert not list((terminal.journal / "active").iterdir())
         _assert_whole(terminal, {works})
 
@@ -107,7 +102,7 @@ def test_wait(tiny: Terminal, times: int) -> None:
         terminal, same = _fresh(tiny, number), number % 2 == 1
         pair = _together(terminal, *(_line(name, same=same, if_running="wait") for name in ("a", "b")))
         assert [each.code for each in pair] == [0, 0], pair
-        assert _tasks(terminal) == ({"t": "done"} if same else {"a": "done", "b": "done"})
+        assert terminal.statuses() == ({"t": "done"} if same else {"a": "done", "b": "done"})
         _assert_whole(terminal, {"a"} if same else {"a", "b"})
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
-from tests.support.reading import fuzz
+from tests.support.reading import fuzz, sources_of
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import (
@@ -25,16 +25,11 @@ from upsert_cli.pipeline.batches import (
     Pace,
     read_batches,
 )
-from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 
 RECIPE = Recipe(identity="test")
-
-
-def _sources(*paths: Path) -> list[Source]:
-    return [Source.of(found) for found in find_files([str(path) for path in paths])]
 
 
 def _batches(sources: list[Source], rows: int, start: Position = START) -> list[Batch]:
@@ -54,7 +49,7 @@ def _write(path: Path, ids: list[str]) -> Path:
 def test_every_row_is_in_one_batch_and_accounted_for(ids: list[str], rows: int) -> None:
     """Documents, rejects and duplicates of all batches are the rows of the file; the last of an id stays."""
     with tempfile.TemporaryDirectory() as folder:
-        batches = _batches(_sources(_write(Path(folder) / "a.jsonl", ids)), rows)
+        batches = _batches(sources_of(_write(Path(folder) / "a.jsonl", ids)), rows)
     assert sum(batch.read for batch in batches) == len(ids)
     assert all(batch.read == rows for batch in batches[:-1])
     for number, batch in enumerate(batches):
@@ -70,7 +65,7 @@ def test_every_row_is_in_one_batch_and_accounted_for(ids: list[str], rows: int) 
 def test_a_batch_spans_files_and_can_be_resumed_after(tmp_path: Path) -> None:
     """Many small files make few batches, and reading on after any of them gives just the rest."""
     paths = [_write(tmp_path / f"{number}.jsonl", [f"{number}-{row}" for row in range(3)]) for number in range(5)]
-    sources = _sources(*paths)
+    sources = sources_of(*paths)
     batches = _batches(sources, 4)
     assert [batch.read for batch in batches] == [4, 4, 4, 3]
     for number, batch in enumerate(batches):
@@ -84,7 +79,7 @@ def test_a_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
     good = json.dumps({"object_id": "a", "payload": {"text": "x" * 3_000_000}})
     bad = json.dumps({"object_id": "", "payload": {"text": "x" * 3_000_000}})
     path.write_text("".join(f"{line}\n" for line in [good, bad] * 6))
-    assert all(batch.read <= 3 for batch in _batches(_sources(path), 512))
+    assert all(batch.read <= 3 for batch in _batches(sources_of(path), 512))
 
 
 def test_the_pace_follows_the_measured_speed() -> None:
@@ -127,7 +122,7 @@ def test_a_batch_is_bounded_in_size_by_any_field(tmp_path: Path, field: str) -> 
     path = tmp_path / "a.parquet"
     rows = [{"object_id": f"{row}", "payload": json.dumps(payloads[field])} for row in range(12)]
     pq.write_table(pa.Table.from_pylist(rows), path)
-    batches = _batches(_sources(path), 512)
+    batches = _batches(sources_of(path), 512)
     assert sum(batch.read for batch in batches) == 12
     assert max(batch.read for batch in batches) <= 4
 

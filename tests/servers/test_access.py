@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.chroma_server import ChromaServer
+from tests.support.command_lines import command_lines_until_the_end
+from tests.support.items import Items
 from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
 
-Vectored = Callable[..., list[dict[str, Any]]]
 MARKER = "marker-of-a-token-4711"
 CLOUD_ROWS = 300  # in one write and in one answer
 
@@ -38,7 +35,7 @@ def guard(call: Call) -> Fault | None:
     ],
 )
 def test_a_token_opens_and_is_never_seen(
-    tiny: Terminal, proxy: Proxy, vectored: Vectored, tmp_path_factory: pytest.TempPathFactory, kind: str
+    tiny: Terminal, proxy: Proxy, vectored: Items, tmp_path_factory: pytest.TempPathFactory, kind: str
 ) -> None:
     """A token is taken from the environment or a file, and shows up in no output, file or command line."""
     tiny.write("a.jsonl", vectored(3))
@@ -62,10 +59,7 @@ def test_a_token_opens_and_is_never_seen(
     line = f"upsert-cli run a.jsonl -v --json --chroma {proxy.url} --collection {kind.replace(' ', '-')}"
     tiny.forks = "header" not in kind  # a started one shows its command line
     process = tiny.start(f"{line} --task-id t")
-    seen = ""
-    while process.poll() is None:
-        seen += _command_lines()
-        time.sleep(0.05)
+    seen = command_lines_until_the_end(process)
     said = "".join(process.communicate())
     assert process.returncode == 0, said
     assert "the server quotes" in said
@@ -77,18 +71,8 @@ def test_a_token_opens_and_is_never_seen(
     assert "again {" in failed.stderr
 
 
-def _command_lines() -> str:
-    lines = ""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines += path.read_text(errors="replace")
-        except OSError:
-            continue
-    return lines
-
-
 @pytest.mark.parametrize("token", [None, "another-token", "sp ace\nline"])
-def test_a_wrong_token_is_named_at_once(tiny: Terminal, proxy: Proxy, vectored: Vectored, token: str | None) -> None:
+def test_a_wrong_token_is_named_at_once(tiny: Terminal, proxy: Proxy, vectored: Items, token: str | None) -> None:
     """Without the right token a load ends with one line that names the token's variables but no token."""
     tiny.write("a.jsonl", vectored(1))
     proxy.plan = guard
@@ -126,9 +110,7 @@ def test_the_chunks_of_an_item_are_searched_within_the_quotas(
     assert proxy.faults == 0
 
 
-def test_the_cloud_and_its_quotas(
-    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
-) -> None:
+def test_the_cloud_and_its_quotas(tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Items) -> None:
     """The cloud gets its key, at most 300 records a request, and no row over its quotas; each such row is named."""
     proxy.plan = cloud
     tiny.env |= {"UPSERT_CLI_CHROMA_CLOUD_URL": proxy.url, "CHROMA_API_KEY": MARKER}
@@ -159,7 +141,7 @@ def test_the_cloud_and_its_quotas(
     assert "for the cloud also CHROMA_API_KEY" in refused.stderr
 
 
-def test_a_quota_that_we_do_not_know_rejects_the_row(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+def test_a_quota_that_we_do_not_know_rejects_the_row(tiny: Terminal, proxy: Proxy, vectored: Items) -> None:
     """A row that a server refuses because of an unknown quota is found, and rejected with the server's reason."""
     tiny.write("a.jsonl", vectored(40))
     proxy.plan = lambda call: (
@@ -176,7 +158,7 @@ def test_a_quota_that_we_do_not_know_rejects_the_row(tiny: Terminal, proxy: Prox
 @pytest.mark.parametrize("status", [400, 404, 422, 500])
 @pytest.mark.parametrize("kind", ["token file", "basic header"])
 def test_a_server_that_sends_credentials_back_gets_them_nowhere(
-    tiny: Terminal, proxy: Proxy, vectored: Vectored, kind: str, status: int
+    tiny: Terminal, proxy: Proxy, vectored: Items, kind: str, status: int
 ) -> None:
     """If an answer with any status quotes our headers, no message, file or report contains them."""
     tiny.write("a.jsonl", vectored(1))

@@ -6,17 +6,16 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.servers.test_servers import assert_same
 from tests.support.chroma_server import ChromaServer
+from tests.support.items import Items
 from tests.support.proxy import Call, Fault, Proxy
+from tests.support.records import assert_same
 from tests.support.terminal import Terminal
 
-Vectored = Callable[..., list[dict[str, Any]]]
 KINDS = (
     Fault(status=429, headers={"Retry-After": "0.2"}),
     Fault(status=500),
@@ -28,7 +27,7 @@ KINDS = (
 
 
 @pytest.fixture
-def loaded(tiny: Terminal, shared_server: ChromaServer, vectored: Vectored) -> dict[str, dict[str, Any]]:
+def loaded(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> dict[str, dict[str, Any]]:
     """Return the records after an undisturbed load of `a.jsonl`."""
     tiny.write("a.jsonl", vectored(600))
     tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection undisturbed --task-id whole --force")
@@ -50,7 +49,7 @@ def test_every_third_request_fails(
     assert "0 different" in tiny.type("upsert-cli verify t").stderr
 
 
-def test_a_server_says_when_to_come_back(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+def test_a_server_says_when_to_come_back(tiny: Terminal, proxy: Proxy, vectored: Items) -> None:
     """Retry-After is honored; if it exceeds --retry-for, the load ends at once with that reason."""
     tiny.write("a.jsonl", vectored(10))
     seen: list[float] = []
@@ -69,7 +68,7 @@ def test_a_server_says_when_to_come_back(tiny: Terminal, proxy: Proxy, vectored:
     assert "asks to be left alone for 3600 s" in failed.stderr.splitlines()[-1]
 
 
-def test_a_request_that_is_too_large_is_halved(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+def test_a_request_that_is_too_large_is_halved(tiny: Terminal, proxy: Proxy, vectored: Items) -> None:
     """On 413 a write is made in halves; a row that is too large alone is rejected, and only that one."""
     limit = 100_000
     items = vectored(200)
@@ -86,7 +85,7 @@ def test_a_request_that_is_too_large_is_halved(tiny: Terminal, proxy: Proxy, vec
 
 
 def test_the_row_before_takes_the_place_of_one_that_a_server_refuses(
-    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Items
 ) -> None:
     """If an id's last row in the batch is too large to send, the row before it is loaded, by any of several writers."""
     limit = 100_000
@@ -106,7 +105,7 @@ def test_the_row_before_takes_the_place_of_one_that_a_server_refuses(
     assert sum(record["document"] == "the last one" for record in stored.values()) == 9
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: Proxy, vectored: Items) -> None:
     """A read or write that stalls is given up after a while and repeated; a record that arrived twice exists once."""
     tiny.write("a.jsonl", vectored(20))
     stalled: list[Call] = []
@@ -124,7 +123,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: 
     assert "20 inserted, 0 updated" in done.stderr
 
 
-def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:
+def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: ChromaServer, vectored: Items) -> None:
     """A load waits for its server to come back, and then has lost nothing of it."""
     tiny.write("a.jsonl", vectored(600))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 15 --chroma {server.url}")
@@ -138,7 +137,7 @@ def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: Chrom
     assert len(server.records("default")) == 600
 
 
-def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:
+def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored: Items) -> None:
     """After --retry-for the task fails with a remedy; a signal ends the waiting; `restart` continues."""
     tiny.write("a.jsonl", vectored(600))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 15 --retry-for 2 --chroma {server.url}")
@@ -165,7 +164,7 @@ def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored
     assert len(server.records("default")) == 600
 
 
-def test_a_server_of_another_version(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+def test_a_server_of_another_version(tiny: Terminal, proxy: Proxy, vectored: Items) -> None:
     """An old Chroma, and something that is no Chroma, are named, and nothing is sent to them."""
     tiny.write("a.jsonl", vectored(1))
 

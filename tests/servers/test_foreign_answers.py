@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.chroma_server import ChromaServer
+from tests.support.items import Items
 from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
@@ -19,8 +20,6 @@ from upsert_cli.store.address import Access
 from upsert_cli.store.chroma import http_exchange, http_session
 from upsert_cli.store.chroma.answers import value_of
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
-
-Vectored = Callable[..., list[dict[str, Any]]]
 
 DATABASE = "/api/v2/tenants/default_tenant/databases/default_database"
 COLLECTION = f"{DATABASE}/collections/00000000-0000-4000-8000-000000000000"
@@ -271,7 +270,7 @@ def test_an_answer_has_a_size_limit(
 
 
 def test_a_load_blames_no_row_and_restarts(
-    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Items
 ) -> None:
     """A login page as the answer ends the task with 1 and no reject, in few requests; a restart loads all rows."""
     tiny.write("a.jsonl", vectored(20))
@@ -306,7 +305,7 @@ MANGLED = [
 ]
 
 
-def test_no_command_calls_the_servers_fault_a_bug(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+def test_no_command_calls_the_servers_fault_a_bug(tiny: Terminal, proxy: Proxy, vectored: Items) -> None:
     """For any command, an answer of another form ends it with exit code 1 and one line, and nothing is written."""
     tiny.write("a.jsonl", vectored(3))
     tiny.write("b.jsonl", vectored(2))

@@ -6,29 +6,17 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.items import Items
+from tests.support.records import assert_same
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import UsageFault
 from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.address import canonical_target
 from upsert_cli.store.locate import location_at
-
-SAME = 1e-6  # between two numbers of a vector that went two ways
-
-
-def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
-    """Compare two collections record by record."""
-    assert one.keys() == other.keys()
-    for identifier, record in one.items():
-        assert {**record, "vector": None} == {**other[identifier], "vector": None}
-    vectors = [np.array([records[key]["vector"] for key in one]) for records in (one, other)]
-    assert np.abs(vectors[0] - vectors[1]).max() < SAME
 
 
 def test_a_server_holds_what_a_folder_holds(tiny: Terminal, shared_server: ChromaServer) -> None:
@@ -38,7 +26,7 @@ def test_a_server_holds_what_a_folder_holds(tiny: Terminal, shared_server: Chrom
             tiny.type(f"upsert-cli run {SAMPLES / name} --chroma {chroma} --collection same", expect=None)
     folder, server = tiny.records("same", vectors=True), shared_server.records("same")
     assert len(server) > 300
-    assert_same(folder, server)
+    assert_same(folder, server, tolerance=1e-6)
     again = tiny.type(f"upsert-cli run {SAMPLES / 'articles.parquet'} --chroma {shared_server.url} --collection same")
     assert "0 inserted, 0 updated, 324 unchanged" in again.stderr
 

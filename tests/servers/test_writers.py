@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from typing import Any
 
-from tests.servers.test_servers import assert_same
 from tests.support.chroma_server import ChromaServer
+from tests.support.items import Items
 from tests.support.proxy import Fault, Proxy
+from tests.support.records import assert_same
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
-Vectored = Callable[..., list[dict[str, Any]]]
 ROWS, BATCH_ROWS, WRITERS = 400, 50, 3
 
 
 def test_writes_overlap_and_a_crash_loses_nothing(
-    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Items
 ) -> None:
     """While one batch is being written, the next ones are written too, but none is committed before it."""
     tiny.write("a.jsonl", vectored(ROWS))
@@ -41,9 +39,7 @@ def test_writes_overlap_and_a_crash_loses_nothing(
     assert_same(shared_server.records("one_writer"), shared_server.records("writers"))
 
 
-def test_a_signal_ends_all_writers(
-    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
-) -> None:
+def test_a_signal_ends_all_writers(tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Items) -> None:
     """A stop during several writes commits those that arrive, and `restart` continues from there."""
     tiny.write("a.jsonl", vectored(ROWS))
     proxy.plan = lambda call: Fault(stall=0.3, passed_on=True) if call.is_write else None

@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.forked import start_python
 from tests.support.loading import a_target, assert_holds, numbered, of_model, plain_client, read_back, some_rows
+from tests.support.waiting import wait_until
 from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.leases import Holder, Lease
@@ -58,13 +59,6 @@ class StopLater(RunContext):
 
 def lease_of(target: Target) -> Path:
     return Path(target.path) / LEASE_NAME
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.01)
 
 
 def is_free(target: Target) -> bool:

@@ -9,6 +9,11 @@ Items = Callable[..., list[dict[str, Any]]]
 """What the fixture `make_items` returns."""
 
 
+def text_item(object_id: str, text: str) -> dict[str, Any]:
+    """Return an item with a text alone."""
+    return {"object_id": object_id, "payload": {"text": text}}
+
+
 def make_some_items(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
     """Return `count` items with texts of mixed length."""
     return [

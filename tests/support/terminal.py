@@ -114,6 +114,10 @@ class Terminal:
         """Let a halted load go on."""
         os.killpg(process.pid, signal.SIGCONT)
 
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each task that `list` shows, by id."""
+        return {task["id"]: task["status"] for task in json.loads(self.type("upsert-cli list --json").stdout)}
+
     def only_task(self) -> dict[str, Any]:
         """Return the one task of the journal."""
         tasks = json.loads(self.type("upsert-cli list --json").stdout)

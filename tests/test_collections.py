@@ -28,7 +28,7 @@ def loaded(tiny: Terminal) -> Terminal:
     return tiny
 
 
-def test_it_lists_what_is_there(loaded: Terminal) -> None:
+def test_the_collections_are_listed(loaded: Terminal) -> None:
     """The list has each collection's records, dimension, model and newest task, even during a load."""
     with Lease.take(loaded.folder / "chroma" / LEASE_NAME, Holder.this_process("other")):
         found = json.loads(loaded.type("upsert-cli collections --json").stdout)

@@ -17,7 +17,7 @@ def _summary(terminal: Terminal, line: str, *, expect: int) -> dict[str, Any]:
     return summary
 
 
-def test_a_dry_run_tells_what_the_load_will_do(tiny: Terminal, make_items: Items) -> None:
+def test_a_dry_run_reports_the_load(tiny: Terminal, make_items: Items) -> None:
     """New, changed, unchanged, repeated and rejected rows are those of the load, and so is the exit code."""
     items = make_items(60)
     tiny.write("a.jsonl", items[:50])

@@ -254,7 +254,7 @@ def test_rejects_that_were_lost_are_not_called_done(tiny: Terminal, make_items: 
     assert tiny.info("t")["counts"]["failed"] == 1
 
 
-def test_a_task_tells_how_long_each_stage_was_busy(tiny: Terminal, make_items: Items) -> None:
+def test_a_task_has_the_busy_seconds_of_each_stage(tiny: Terminal, make_items: Items) -> None:
     """`info` has the seconds of each stage, and no stage was busy for longer than the whole took."""
     tiny.write("a.jsonl", make_items(300))
     said = tiny.type("upsert-cli run a.jsonl --task-id t -v").stderr

@@ -20,7 +20,7 @@ def test_an_error_has_its_fields_and_no_others(given: dict[str, str]) -> None:
         TargetInUse(**given)
 
 
-def test_an_error_is_the_same_behind_the_pipe() -> None:
+def test_an_error_crosses_the_pipe_unchanged() -> None:
     """Its fields, those that were not given too, and its text survive pickling: some cross the writer's pipe."""
     for error in (SourceUnreadable(name="a", reason="b", row=3), SourceUnreadable(name="a", reason="b")):
         again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own

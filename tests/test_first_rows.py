@@ -53,7 +53,7 @@ def test_files_after_the_limit_are_not_opened(tiny: Terminal, make_items: Items)
     assert tiny.type("upsert-cli run a.jsonl --limit 9 --dry-run").stderr.count("3 unchanged") == 1
 
 
-def test_a_dry_run_tells_what_the_limited_load_does(tiny: Terminal, make_items: Items) -> None:
+def test_a_dry_run_reports_the_limited_load(tiny: Terminal, make_items: Items) -> None:
     """`--dry-run` reads as far as the load, and so does a task that a worker runs."""
     tiny.write("a.jsonl", make_items(20))
     told = json.loads(tiny.type("upsert-cli run a.jsonl --limit 7 --dry-run --json").stdout.splitlines()[-1])

@@ -120,7 +120,7 @@ def test_every_command_only_shows_hostile_text(hostile: Terminal) -> None:
     assert task["counts"]["inserted"] + task["counts"]["unchanged"] == 1
 
 
-def test_what_is_typed_wrong_is_only_shown(hostile: Terminal) -> None:
+def test_mistyped_text_is_shown_as_text(hostile: Terminal) -> None:
     """Options, ids, names of models and collections and environment variables are quoted without their effect."""
     piece = f"::error file=x::no\n{ALL}"
     raw = "raw.jsonl"

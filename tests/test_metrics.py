@@ -86,7 +86,7 @@ def test_metrics_that_cannot_be_written_are_named_and_change_no_exit_code(tiny: 
 
 
 @pytest.mark.parametrize("content", ["node_load1 0.5\n", "upsert_cli_else{} 1\n", "not metrics\n", "\udcff"])
-def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: str) -> None:
+def test_a_file_of_another_program_is_left_alone(tmp_path: Path, content: str) -> None:
     """A file that this tool did not write is refused, since its content would be lost."""
     path = tmp_path / "node.prom"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))

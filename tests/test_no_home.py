@@ -54,7 +54,7 @@ def test_a_command_without_journal_needs_no_home_folder(terminal: Terminal, line
      "query hello", "collections", "report t --html page.html", "models check", "models fetch --offline",
      "list --journal ~/j", "run a.jsonl --chroma ~/c --journal j", "list --config ~/c.toml --journal j"],
 )  # fmt: skip
-def test_what_needs_a_home_folder_says_how_to_do_without(terminal: Terminal, line: str, home: str | None) -> None:
+def test_a_missing_home_folder_is_named_with_its_setting(terminal: Terminal, line: str, home: str | None) -> None:
     """Exit code 1 and one line that names the setting for the missing folder; nothing is created."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     done = _type(terminal, line, **({} if home is None else {"HOME": home}))

@@ -229,7 +229,7 @@ def test_the_command_after_an_export_can_succeed(loaded: Terminal) -> None:
         ("", "either a TEXT or a --vector"),
     ],
 )
-def test_what_is_no_vector_is_a_usage_error(loaded: Terminal, options: str, said: str) -> None:
+def test_an_invalid_vector_is_a_usage_error(loaded: Terminal, options: str, said: str) -> None:
     """A value that cannot be a vector of the collection is named before anything is opened."""
     assert re.search(said, loaded.type(f"upsert-cli query {options}", expect=2).stderr)
 

@@ -106,7 +106,7 @@ def test_a_load_is_not_disturbed(loaded: Terminal) -> None:
     assert found["records"] == 640
 
 
-def test_what_reading_would_flush_is_read_alone(terminal: Terminal) -> None:
+def test_a_collection_that_reading_would_flush_is_read_alone(terminal: Terminal) -> None:
     """Where Chroma would write the index files for a reader, the query takes the lease, or is refused."""
     make = (
         "import numpy as np\n"

@@ -102,7 +102,7 @@ def test_a_read_only_mount_is_read(mounting: Forker, loaded: Terminal, line: str
 
 
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
-def test_what_reading_would_flush_is_read_from_a_copy(mounting: Forker, loaded: Terminal) -> None:
+def test_a_collection_that_reading_would_flush_is_read_from_a_copy(mounting: Forker, loaded: Terminal) -> None:
     """A collection whose index files would be written by reading alone is read from a copy on a read-only mount."""
     plain_chroma(loaded, QUEUE)
     before = _contents(loaded.folder / "chroma")

@@ -136,7 +136,7 @@ def test_changed_metadata_is_written_without_embedding(tiny: Terminal, tiny_mode
         assert "number" not in record["metadata"]
 
 
-def test_two_items_that_swap_their_texts_are_both_seen(tiny: Terminal) -> None:
+def test_two_items_that_swap_their_texts_are_both_changed(tiny: Terminal) -> None:
     """Skipping goes by id and content, not by a set of known texts."""
     tiny.write("a.jsonl", [text_item("a", "one"), text_item("b", "two")])
     tiny.type("upsert-cli run a.jsonl")
@@ -175,7 +175,7 @@ def test_force_writes_again_what_has_not_changed(tiny: Terminal, make_items: Ite
     assert summary["counts"]["updated"] == 20
 
 
-def test_bad_rows_cost_nobody_else(tiny: Terminal) -> None:
+def test_bad_rows_cost_no_other_row(tiny: Terminal) -> None:
     """In a file with all kinds of bad rows, every good row is loaded and every bad row is named with its position."""
     tiny.type(f"upsert-cli run {SAMPLES / 'mixed_errors.jsonl'} --task-id mixed", expect=3)
     task = tiny.info("mixed")

@@ -221,7 +221,7 @@ def test_a_short_or_public_value_is_not_masked(monkeypatch: pytest.MonkeyPatch, 
     assert without_secrets(text) == text
 
 
-def test_what_is_masked_is_masked_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_masked_before_a_message_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret at the point where a long message is cut leaves no trace."""
     monkeypatch.setenv("HF_TOKEN", "0123456789" * 5)
     assert "0123456789" not in reason(ValueError("x" * (DETAIL_CHARACTERS - 20) + " " + "0123456789" * 5))

@@ -394,7 +394,7 @@ def _unlink(index: Path, count: int) -> None:
     (index / "data_level0.bin").write_bytes(data)
 
 
-def test_a_collection_of_others_is_read(fresh: Terminal) -> None:
+def test_a_collection_of_another_program_is_checked(fresh: Terminal) -> None:
     """A collection of another program is checked as far as its expected content is known."""
     _plain(
         fresh,

@@ -45,7 +45,7 @@ def _die(journal: Journal, task_id: str, *, rows: int) -> None:
         claim.save(make_checkpoint(rows))
 
 
-def test_only_queued_tasks_that_nobody_runs_wait(tmp_path: Path) -> None:
+def test_only_queued_tasks_without_a_runner_wait(tmp_path: Path) -> None:
     """Pending and orphaned tasks of the queue wait, the oldest first; running, final and unqueued tasks do not."""
     journal = Journal(tmp_path)
     for name in ("running", "orphan", "pending", "done", "canceled"):

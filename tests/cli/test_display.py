@@ -55,7 +55,7 @@ def test_rejected_items_are_neither_embedded_nor_written(tiny: Terminal) -> None
     assert "has no records" in text
 
 
-def test_bars_count_what_was_embedded_and_what_was_written(tiny: Terminal) -> None:
+def test_bars_count_embedded_and_written_rows(tiny: Terminal) -> None:
     """Unchanged, repeated and rejected rows are only read; changed metadata and own vectors are written but not embedded."""
     same = [{"object_id": f"same{n}", "payload": {"text": "same"}} for n in range(4)]
     tiny.write("a.jsonl", [*same, {"object_id": "meta", "payload": {"text": "m", "n": 1}}])

@@ -333,7 +333,7 @@ def test_a_missing_value_names_its_command(terminal: Terminal) -> None:
         ("query x -n many", "'many' is not a valid integer"),
     ],
 )
-def test_a_number_out_of_range_is_told_its_bound(terminal: Terminal, line: str, said: str) -> None:
+def test_a_number_out_of_range_is_answered_with_its_bound(terminal: Terminal, line: str, said: str) -> None:
     """The message names the bound that was missed, in words."""
     told = terminal.type(f"upsert-cli {line}", expect=2).stderr
     assert said in told

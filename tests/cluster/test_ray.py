@@ -76,7 +76,7 @@ def test_a_load_on_ray(tiny: Terminal, server: ChromaServer) -> None:
     assert not (Path(os.environ["HOME"]) / ".ray").exists()
 
 
-def test_what_is_refused(tiny: Terminal) -> None:
+def test_unfit_targets_and_options_are_refused(tiny: Terminal) -> None:
     """A folder is no target for several processes, and options of Ray go with Ray; nothing is left in the journal."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     done = tiny.type("upsert-cli run a.jsonl --engine ray", expect=4)
@@ -112,7 +112,7 @@ def test_no_cluster(tiny: Terminal, shared_server: ChromaServer) -> None:
         assert "`ray start --head` starts one" in done.stderr
 
 
-def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
+def test_missing_records_are_deleted(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
     """After two workers have loaded, missing records are deleted under the limits of a local load."""
     sources = _shards(tiny, 120, shards=4)
     load = f"upsert-cli run '{sources}' --chroma {server.url} --delete-missing --scope s --refs-root refs"

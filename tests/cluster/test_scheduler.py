@@ -187,7 +187,7 @@ class _OneSlow(StandIns):
         return number
 
 
-def test_nobody_waits_for_a_worker_that_is_slow_to_start() -> None:
+def test_a_slow_worker_delays_no_other() -> None:
     """A worker that never becomes ready gets no unit, and the others load all of them."""
     workers = _OneSlow(_run)
     receipts = list(_dispatch(workers, count=2).run(iter([_unit(0, 100), _unit(100, ROWS)])))

@@ -58,7 +58,7 @@ def _only(sources: list[Source]) -> Unit:
     return unit
 
 
-def test_a_receipt_tells_of_each_row(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
+def test_a_receipt_accounts_for_each_row(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
     """Counts, rejects and ids of a unit come back in a receipt that survives the way through any pipe."""
     runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
     done: Receipt = pickle.loads(pickle.dumps(runner.run(_only(sources))))  # noqa: S301

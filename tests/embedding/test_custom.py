@@ -294,9 +294,7 @@ def test_the_graph_is_the_only_one_or_the_one_with_the_usual_name(folder: Path) 
         ),
     ],
 )
-def test_a_folder_that_is_no_models_says_what_is_missing(
-    folder: Path, change: Callable[[Path], object], says: str
-) -> None:
+def test_missing_files_of_a_model_are_named(folder: Path, change: Callable[[Path], object], says: str) -> None:
     """Each file that is missing or cannot be read is named, with the folder."""
     change(folder)
     with pytest.raises(UpsertCliError, match=says) as caught:

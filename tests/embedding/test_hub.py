@@ -137,7 +137,7 @@ def test_a_model_of_the_hub_is_found_again_without_it(hub: Hub, tmp_path: Path) 
     assert hub.asked == requests
 
 
-def test_a_cache_behind_a_link_can_be_used_and_moved(hub: Hub, tmp_path: Path) -> None:
+def test_a_cache_may_be_a_link_and_may_move(hub: Hub, tmp_path: Path) -> None:
     """A cache may be a link to another folder, and its models survive a move."""
     (tmp_path / "far" / "away" / "disk").mkdir(parents=True)
     (tmp_path / "cache").symlink_to(tmp_path / "far" / "away" / "disk")

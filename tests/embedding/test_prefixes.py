@@ -101,7 +101,7 @@ def test_a_table_of_vectors_is_loaded_without_settings_of_a_network(model: Model
     np.testing.assert_allclose(embedder.embed(["hello world"]), np.full((1, 256), 1 / 16), atol=1e-6)
 
 
-def test_fastembed_tells_documents_of_jina_v3_from_queries() -> None:
+def test_fastembed_distinguishes_documents_and_queries_of_jina_v3() -> None:
     """The methods that the embedder calls set the task of the one model of the list that has tasks."""
     from fastembed.text.multitask_embedding import JinaEmbeddingV3
     from fastembed.text.text_embedding_base import TextEmbeddingBase

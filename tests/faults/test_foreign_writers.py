@@ -210,7 +210,7 @@ def test_an_open_folder_is_known_by_its_files(loaded: Terminal, way: str) -> Non
     assert f"pid {holder.pid} (sleep)" in errors
 
 
-def test_reading_goes_on_beside_an_idle_program(loaded: Terminal) -> None:
+def test_reading_works_next_to_an_idle_program(loaded: Terminal) -> None:
     """A program that has the folder open keeps no command away that only reads."""
     loaded.write("a.jsonl", _items("first"))
     loaded.env["UPSERT_CLI_QUERY_MODEL_PATH"] = loaded.env["UPSERT_CLI_RUN_MODEL_PATH"]

@@ -75,7 +75,7 @@ def test_cancel_stops_a_load_within_a_large_batch(tiny: Terminal, make_items: It
     assert len(tiny.records(vectors=True)) == rows
 
 
-def test_a_dead_runner_is_seen(tiny: Terminal, make_items: Items) -> None:
+def test_a_dead_runner_is_noticed(tiny: Terminal, make_items: Items) -> None:
     """The next command shows a task whose runner was killed with -9 as `processing` and not running."""
     tiny.write("a.jsonl", make_items(800))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
@@ -337,7 +337,7 @@ def test_a_segment_that_is_zeroed_during_a_load(tiny: Terminal, make_items: Item
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_task_tells_which_signal_stopped_its_last_attempt(
+def test_a_task_names_the_signal_that_stopped_its_last_attempt(
     tiny: Terminal, make_items: Items, number: signal.Signals
 ) -> None:
     """The signal is shown until the next attempt begins; an attempt that ends otherwise has none."""
@@ -357,7 +357,7 @@ def test_a_task_tells_which_signal_stopped_its_last_attempt(
     assert tiny.info("t")["stopped_by"] is None
 
 
-def test_a_worker_that_is_stopped_says_so_in_the_task_that_it_gives_back(tiny: Terminal, make_items: Items) -> None:
+def test_a_stopped_worker_names_the_signal_in_its_task(tiny: Terminal, make_items: Items) -> None:
     """The task is pending, and still names the signal that ended the attempt."""
     tiny.write("a.jsonl", make_items(FEW))
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 16 --enqueue")

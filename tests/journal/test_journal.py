@@ -165,7 +165,7 @@ def test_a_full_segment_gets_no_more_tasks(journal: Journal) -> None:
     assert [task.id for task in journal.list()] == ["small", "large"]
 
 
-def test_a_reader_sees_at_once_what_others_write(journal: Journal) -> None:
+def test_a_reader_sees_writes_of_other_processes_at_once(journal: Journal) -> None:
     """A reader never answers from memory after the file was replaced."""
     journal.create(make_task())
     reader = Journal(journal.folder)

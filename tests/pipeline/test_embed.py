@@ -75,7 +75,7 @@ def test_cut_texts_are_counted_by_the_tokenizer(embedder: Embedder, tmp_path: Pa
     np.testing.assert_allclose(embedded.vectors[1], embedded.vectors[2], atol=1e-5)
 
 
-def test_what_is_unchanged_loads_no_model(tmp_path: Path) -> None:
+def test_unchanged_rows_load_no_model(tmp_path: Path) -> None:
     """Where nothing is new the model is not even loaded."""
 
     def load() -> Embedder:

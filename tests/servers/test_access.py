@@ -34,7 +34,7 @@ def guard(call: Call) -> Fault | None:
         pytest.param("headers file", marks=pytest.mark.slow),
     ],
 )
-def test_a_token_opens_and_is_never_seen(
+def test_a_token_gives_access_and_is_never_shown(
     tiny: Terminal, proxy: Proxy, vectored: Items, tmp_path_factory: pytest.TempPathFactory, kind: str
 ) -> None:
     """A token is taken from the environment or a file, and shows up in no output, file or command line."""
@@ -193,7 +193,7 @@ def _always(fault: Fault, _: Call) -> Fault:
 
 
 @pytest.mark.parametrize("body", ['{{"you sent": "{}"}}', "you sent {}"])
-def test_an_answer_is_cut_behind_the_masked_credentials(tiny: Terminal, proxy: Proxy, body: str) -> None:
+def test_credentials_are_masked_before_an_answer_is_cut(tiny: Terminal, proxy: Proxy, body: str) -> None:
     """A token at the point where a long answer is cut is masked first, so that no part of it is shown."""
     tiny.env["UPSERT_CLI_CHROMA_TOKEN"] = token = f"{MARKER}-" * 12
     for before in ("", "x" * 60):

@@ -102,7 +102,9 @@ def test_a_collection_of_a_server_is_exported(tiny: Terminal, shared_server: Chr
     assert "did you mean exported?" in said
 
 
-def test_what_is_missing_goes_from_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
+def test_missing_records_are_deleted_from_a_server(
+    tiny: Terminal, shared_server: ChromaServer, vectored: Items
+) -> None:
     """Missing records are deleted, too many deletions are refused, and the collection can be listed."""
     items = vectored(40)
     where = f"--chroma {shared_server.url} --collection equal"

@@ -20,7 +20,7 @@ def some_vectors(dimension: int, *, unit: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("dimension", [3, 384, 1_536])
 @pytest.mark.parametrize("unit", [True, False])
-def test_what_an_index_returned_is_returned_again(dimension: int, unit: bool) -> None:
+def test_a_returned_vector_is_returned_again(dimension: int, unit: bool) -> None:
     """Next to each vector that an index returned is one that the index returns unchanged."""
     wanted = returned(some_vectors(dimension, unit=unit))
     chosen = to_be_returned(wanted)

@@ -129,7 +129,7 @@ def test_update_leaves_text_and_vector(target: Target) -> None:
     assert_holds(target, after)
 
 
-def test_a_comparison_tells_the_verdicts_apart(target: Target) -> None:
+def test_a_comparison_distinguishes_the_verdicts(target: Target) -> None:
     """New, changed, only in metadata changed and unchanged records are distinguished, with each record's keys."""
     rows = some_rows(["text", "metadata", "same", "foreign"], gone=1)
     del rows.metadatas[3]["upsert_hash"]
@@ -520,7 +520,7 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
 
 
 @pytest.mark.parametrize("ending", ["close", "abandon"])
-def test_a_full_disk_while_the_threshold_is_restored_is_said(target: Target, ending: str) -> None:
+def test_a_full_disk_while_the_threshold_is_restored_is_reported(target: Target, ending: str) -> None:
     """If there is no room to remove the note about the threshold, the error says so."""
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
 

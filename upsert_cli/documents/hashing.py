@@ -50,7 +50,7 @@ def record_hash(
         vector: The item's own vector.
 
     Raises:
-        ItemError: It is too large to be stored.
+        ItemError: The record is too large to be stored.
     """
     own = "" if vector is None else OWN_VECTOR + _digest("own vector", vector.tobytes())
     return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, field)}"
@@ -157,7 +157,7 @@ def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
     """Return the hash that a stored record should have.
 
     Raises:
-        ItemError: It is too large to have one.
+        ItemError: The record is too large to have a hash.
     """
     own = {key: value for key, value in metadata.items() if key != HASH_KEY}
     _, _, marks = _parts(str(metadata.get(HASH_KEY, "")))

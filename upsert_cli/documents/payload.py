@@ -145,7 +145,7 @@ def checked_vector(value: object, name: str) -> array[float]:
     """Return a vector as 32-bit floats; errors call it by a name such as `payload.vector`.
 
     Raises:
-        ItemError: It is not a list of finite numbers, or all of them are zero.
+        ItemError: The value is not a list of finite numbers, or all of them are zero.
     """
     if type(value) is not list:
         raise ItemError(detail=f"{name} is {kind_of(value)}, not a vector")

@@ -3,16 +3,16 @@
 The payload of such an item is the metadata, without this tool's own keys, and its `text` is the document. Where the
 metadata has a key `text` already, the payload keeps that, and the item holds the document apart from the payload.
 
-Chunks that were made with an overlap repeat the end of the chunk before, and nothing stored tells how much of it. So
-texts are joined only where no chunk begins as the chunk before it ends: there was no overlap. A mark in the hash of the
-last chunk shows that the item is complete.
+Chunks that were made with an overlap repeat the end of the chunk before, and the length of the overlap is not stored.
+So texts are joined only where no chunk begins with the end of the chunk before, which shows that there was no overlap.
+A mark in the hash of the last chunk shows that the item is complete.
 """
 
 from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any
@@ -110,16 +110,22 @@ def joined(object_id: str, chunks: Iterable[tuple[int, str | None, Mapping[str, 
         chunks: The number, the text and the metadata of each chunk, in any order; the mean is ignored.
     """
     ordered = sorted((chunk for chunk in chunks if chunk[0] != AVERAGE_NUMBER), key=itemgetter(0))
-    if not ordered or [number for number, _, _ in ordered] != list(range(len(ordered))):
-        return None
-    *earlier, end = (is_last_chunk(metadata.get(HASH_KEY)) for _, _, metadata in ordered)
-    if any(earlier) or not end:  # the last chunk is missing, or others are left over from a longer text
+    if not _is_whole([number for number, _, _ in ordered], [metadata for _, _, metadata in ordered]):
         return None
     texts = [text or "" for _, text, _ in ordered]
     if not all(texts) or any(itertools.starmap(_may_overlap, itertools.pairwise(texts))):
         return None
     first, *others = (_common(metadata) for _, _, metadata in ordered)
     return item_of_record(object_id, "".join(texts), first) if all(other == first for other in others) else None
+
+
+def _is_whole(numbers: Sequence[int], metadata: Sequence[Mapping[str, Any]]) -> bool:
+    """Check that the chunks of an item have no gap, and that only the last of them is marked as the last.
+
+    Otherwise chunks are missing, or are left over from a longer text.
+    """
+    marks = [is_last_chunk(each.get(HASH_KEY)) for each in metadata]
+    return [*numbers] == [*range(len(numbers))] and marks == [False] * (len(marks) - 1) + [True]
 
 
 def _common(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The content of gzip and zstd files, piece by piece with bounded memory, up to the last byte before any damage.
 
-A part that can be decompressed by itself is a member in gzip, and a frame in zstd and here; a file may have several.
+A file has one or more parts that are compressed separately: gzip calls them members, zstd and this module frames.
 """
 
 from __future__ import annotations

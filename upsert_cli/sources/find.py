@@ -32,7 +32,7 @@ def find_files(
     retry_for: float = RETRY_FOR,
     report: Callable[[str], object] = lambda _: None,
 ) -> list[FoundFile]:
-    """Return the files that `names` stand for, in their order; those of folders and globs sorted; each file once.
+    """Return the files that `names` stand for, in the order of the names and sorted in folders; each file once.
 
     Args:
         names: Files, folders, globs, pipes, addresses, collections; `-` is standard input.
@@ -124,9 +124,9 @@ class _Finder:
             self.report(f"{tree.name}: the values in names of folders, such as {examples}{more}, are not stored")
 
     def _may_be_read(self, file: PurePath, *, is_matched: bool) -> bool:
-        """Check whether a file in a folder, or one that a glob matches, is in a known format.
+        """Check whether a file in a folder, or a match of a glob, has a known format.
 
-        With a format given, a folder also stands for its files without a suffix, and a glob for all that it matches.
+        With a format given, a folder also stands for its files without a suffix, and a glob for all its matches.
         """
         return bool(format_name_of(file) or (self.format_name and (is_matched or not file.suffix)))
 

@@ -59,10 +59,10 @@ class FoundFile:
         return self.path if isinstance(self.path, CollectionReader) else reader_of(self.path, self.format)
 
     def current_fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of the file or collection as it is now.
+        """Return the present fingerprint of the file or collection.
 
         Raises:
-            OSError: It cannot be read, or is not a regular file.
+            OSError: The file cannot be read, or is not a regular file.
         """
         if isinstance(self.path, CollectionReader):
             return self.path.fingerprint()

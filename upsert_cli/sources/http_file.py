@@ -191,7 +191,7 @@ class _Response:
 
     def _has_ended(self) -> bool:
         """Check whether the server sends nothing after all bytes that it announced."""
-        # The body is complete, so a connection that breaks off here is as good as one that is closed.
+        # The body is complete, so a connection that breaks off now does no harm.
         with suppress(OSError):
             return not read_piece(self._response, 1, until=time.monotonic() + EXCESS_SECONDS)
         return True

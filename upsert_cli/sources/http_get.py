@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 from urllib.error import URLError
 from urllib.parse import quote, urljoin
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
+from urllib.request import OpenerDirector, ProxyHandler, Request
 
 from upsert_cli import __version__
 from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown_address, why_refused
+from upsert_cli.sources.http_timing import TimedHandler, set_deadline
 from upsert_cli.sources.remote_stream import TransientError, retry_transient
-
-if TYPE_CHECKING:
-    import socket
-
-    from _typeshed import WriteableBuffer
 
 MAX_REDIRECTS = 10  # more than any file needs that is in use
 OK, PARTIAL, NOT_SATISFIABLE = 200, 206, 416
@@ -69,7 +64,7 @@ def _response(address: str, wanted: str | None, seconds: float) -> http.client.H
     # An opener with all usual handlers would follow redirects to ftp, and from https to http.
     opener = OpenerDirector()
     opener.add_handler(ProxyHandler())
-    opener.add_handler(_TimedHandler())
+    opener.add_handler(TimedHandler())
     with _translated(f"its server does not answer within {seconds:g} s"):
         request = Request(address, headers=headers)  # noqa: S310  # http or https, see `why_refused`
         return cast("http.client.HTTPResponse", opener.open(request, timeout=seconds))
@@ -112,7 +107,7 @@ def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -
     Raises:
         TransientError: The connection broke off, or no byte arrived in time.
     """
-    cast("_TimedStream", response.fp.raw).deadline = until
+    set_deadline(response, until)
     with _translated("its server sends too few bytes a second"):
         # The response itself would stop at its Content-Length and hide bytes after it.
         return response.read1(size) if response.chunked else response.fp.read1(size)
@@ -149,61 +144,6 @@ def _body(address: str, *, most: int, seconds: float) -> bytes:
     if length not in (None, len(content)):
         raise TransientError(f"the connection broke off after {len(content):,} of {length:,} bytes")
     return bytes(content)
-
-
-# -- time ---------------------------------------------------------------------------------------------------------
-
-
-class _TimedStream(io.RawIOBase):
-    """The bytes that arrive at a socket until a deadline; a socket's own timeout is for each read alone."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        """Begin with the socket's own timeout as the limit for all headers."""
-        self._connection = connection
-        self._raw = connection.makefile("rb", buffering=0)
-        self.deadline = time.monotonic() + (connection.gettimeout() or 0.0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int | None:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedHandler(HTTPHandler, HTTPSHandler):
-    """A handler whose responses are read through a `_TimedStream`."""
-
-    def http_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(_timed(http.client.HTTPConnection), request)
-
-    def https_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(_timed(http.client.HTTPSConnection), request)
-
-
-def _timed(kind: type[http.client.HTTPConnection]) -> Any:
-    """Return a function that makes connections with timed responses."""
-
-    def connection_to(host: str, **options: Any) -> http.client.HTTPConnection:
-        connection = kind(host, **options)
-        connection.response_class = cast("Any", _timed_response)
-        return connection
-
-    return connection_to
-
-
-def _timed_response(connection: socket.socket, **options: Any) -> http.client.HTTPResponse:
-    response = http.client.HTTPResponse(connection, **options)
-    response.fp.close()
-    response.fp = io.BufferedReader(_TimedStream(connection))
-    return response
 
 
 @contextmanager

@@ -30,10 +30,10 @@ def is_item(object_id: object, payload: object, info: object) -> bool:
 
 
 def fault_in(fields: Fields, row: dict[str, Any], mapped_by: str | None) -> str:
-    """Return the reason why the fields of a row are not those of an item.
+    """Return the reason why the fields of a row make no item.
 
     Args:
-        fields: Those of which `is_item` is false.
+        fields: Values for which `is_item` is false.
         row: All values of the row.
         mapped_by: The field of the id, for a foreign row.
     """

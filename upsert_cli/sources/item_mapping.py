@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, cast
 
@@ -45,7 +44,7 @@ ItemMaker: TypeAlias = Callable[[Row], Item | Reject]
 def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) -> ItemMaker:
     """Return the function that makes the items of a source; `Rows` describes the options."""
     if source.format == COLLECTION_FORMAT:
-        return partial(_of_collection, source.name)
+        return lambda row: _of_collection(row, source.name)
     return _Mapping(
         source.name,
         is_mapped=id_field is not None or id_from is not None or is_table(source.format),
@@ -55,7 +54,7 @@ def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) 
     ).item
 
 
-def _of_collection(name: str, row: Row) -> Item:
+def _of_collection(row: Row, name: str) -> Item:
     """Return the item in a row of a collection, with the name that the user gave the collection."""
     return cast("Item", row.value)._replace(source=name, row=row.number)
 

@@ -9,7 +9,6 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, BinaryIO
 
 from upsert_cli.sources.file_kinds import GZIP, PARQUET, ZSTD, Unsuitable, head_of, refuse_other_kind
-from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.parquet_file import Reader, check_values, opened, readers_of
 from upsert_cli.sources.parquet_pages import rows_at_once
@@ -33,7 +32,6 @@ class ParquetRows:
     def read(self, *, row: int, offset: int) -> Iterator[Row]:  # noqa: ARG002  # the offset is 0
         """Yield the rows; the row groups before the first of them are not read."""
         with self.path.open("rb") as pages, opened(self.path) as file, readers_of(self.path, file) as readers:
-            check_column_names(file.schema_arrow.names)
             end = 0
             for group in range(file.metadata.num_row_groups):
                 begin, end = end, end + file.metadata.row_group(group).num_rows
@@ -67,12 +65,12 @@ class ParquetRows:
             for number in range(file.metadata.num_row_groups):
                 group = file.metadata.row_group(number)
                 start, end = end, end + group.num_rows
-                step = max(1, min(rows, size * group.num_rows // max(1, group.total_byte_size)))
-                if begin < start and end - begin > step:
+                most = max(1, min(rows, size * group.num_rows // max(1, group.total_byte_size)))
+                if begin < start and end - begin > most:  # the rows before this group do not fit together with it
                     begin = start
                     yield begin, 0
-                while end - begin >= step:
-                    begin += step
+                while end - begin >= most:
+                    begin += most
                     yield begin, 0
             if begin < end:
                 yield end, 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from upsert_cli.redaction import error_line
 from upsert_cli.sources.file_kinds import Unsuitable
+from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.parquet_pages import check_page_sizes
 from upsert_cli.sources.remote import FilePath, RemoteFile
 
@@ -44,6 +45,7 @@ def opened(path: FilePath, *, int96_unit: Literal["s"] | None = None) -> Iterato
             coerce_int96_timestamp_unit=int96_unit,
         )
         try:
+            check_column_names(file.schema_arrow.names)
             _check_totals(file.metadata)
             _check_pages(path, file)
             yield file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -67,8 +66,7 @@ class TextFile:
         if self.compression is None:
             file = cast("BinaryIO", io.BufferedReader(_Pieces(pieces), BUFFER))
             with suppress(OSError):  # the header cannot be used, which reading the rows reports
-                last = next(itertools.islice(self.ends(file), rows - 1, None), None)
-                return None if last is None else last[1]
+                return next((end for count, (_, end) in enumerate(self.ends(file), start=1) if count == rows), None)
         deque(pieces, maxlen=0)
         return None
 

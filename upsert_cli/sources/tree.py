@@ -92,16 +92,21 @@ class Tree(abc.ABC):
         if first == "**" and not rest:
             for below, names in self._walk(folder):
                 yield from (((*below, name), False) for name in names)
-        elif first == "**":
-            for below, _ in self._walk(folder):
-                yield from self._expand(below, rest)
-        elif glob.has_magic(first):
+        else:
+            for path in self._matches(folder, first):
+                yield from self._expand(path, rest)
+
+    def _matches(self, folder: TreePath, part: str) -> Iterator[TreePath]:
+        """Yield the paths in a folder that match a part of a glob; for `**`, the folder and all data folders below."""
+        if part == "**":
+            yield from (below for below, _ in self._walk(folder))
+        elif not glob.has_magic(part):
+            yield (*folder, part)
+        else:
             folders, files = self.names_in(folder)
             for name, is_folder in sorted([*((name, True) for name in folders), *((name, False) for name in files)]):
-                if fnmatch.fnmatchcase(name, first) and self._is_meant(folder, name, first, is_folder=is_folder):
-                    yield from self._expand((*folder, name), rest)
-        else:
-            yield from self._expand((*folder, first), rest)
+                if fnmatch.fnmatchcase(name, part) and self._is_meant(folder, name, part, is_folder=is_folder):
+                    yield (*folder, name)
 
     def _walk(self, top: TreePath) -> Iterator[tuple[TreePath, list[str]]]:
         """Yield each data folder once, with the names of its data files."""
@@ -135,7 +140,7 @@ class Tree(abc.ABC):
         return pattern[:1] == name[:1] or bool(self._data_names(folder, [name], are_folders=is_folder))
 
     def _refuse_table(self, folder: TreePath, names: Sequence[str]) -> None:
-        """Raise Refusal if the names of the folders in a folder are those of a table with a log."""
+        """Raise Refusal if the folders in a folder show that it belongs to a table with a log."""
         table = next((TABLE_LOGS[name] for name in names if name in TABLE_LOGS), None)
         if table is None and ICEBERG_FOLDER in names:
             _, metadata = self.names_in((*folder, ICEBERG_FOLDER))

@@ -22,7 +22,7 @@ _PLAIN = frozenset([str, int, bool, type(None)])  # types whose lists, such as a
 class ExactText:
     """The text of a value that no Python type holds exactly, such as a timestamp with nanoseconds.
 
-    Not a `str`, so that all values of a column are treated alike: none of them is taken for text.
+    Not a `str`, so that all values of a column are treated alike, and no dates are taken for texts.
     """
 
     text: str

@@ -173,6 +173,7 @@ class Rows:
 
 
 def _of_unit(rows: RowStream, unit: Unit) -> RowStream:
+    """Yield the rows of a unit, from rows that begin at or before its first one."""
     for row, after in rows:
         if after.source != unit.start.source or (unit.end is not None and after.row > unit.end):
             return
@@ -183,6 +184,7 @@ def _of_unit(rows: RowStream, unit: Unit) -> RowStream:
 
 
 def _refused(rows: RowStream, refused: Set[RowKey]) -> RowStream:
+    """Yield the rows, with rejects in place of the items that were refused before."""
     for row, after in rows:
         if isinstance(row, Item) and (row.source, row.row) in refused:
             yield Reject.of(row, stage=Stage.OTHER, detail="it was refused before"), after
@@ -191,7 +193,7 @@ def _refused(rows: RowStream, refused: Set[RowKey]) -> RowStream:
 
 
 def _chosen(rows: RowStream, only: Iterable[RowKey]) -> RowStream:
-    """Merge two streams that are in the same order, so that neither has to be in memory."""
+    """Yield the chosen rows of two streams in the same order, neither of which has to be in memory."""
     for source, number in only:
         for row, after in rows:
             if row.row == number and row.source == source:

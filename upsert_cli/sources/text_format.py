@@ -67,7 +67,7 @@ class TextFile:
             file = cast("BinaryIO", io.BufferedReader(_Pieces(pieces), BUFFER))
             with suppress(OSError):  # the header cannot be used, which reading the rows reports
                 return next((end for count, (_, end) in enumerate(self.ends(file), start=1) if count == rows), None)
-        deque(pieces, maxlen=0)
+        deque(pieces, maxlen=0)  # takes all pieces
         return None
 
     def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
@@ -168,6 +168,7 @@ def _head(file: BinaryIO) -> bytes:
 
 
 def _refuse_uncompressed(head: bytes, compression: Compression) -> None:
+    """Raise OSError if a file with these first bytes is not compressed in this way."""
     if head.startswith(GZIP if compression == "gzip" else ZSTD):
         return
     if compression == "zstd" and head[1:4] == SKIPPABLE:  # with which parallel writers begin

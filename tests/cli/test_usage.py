@@ -274,6 +274,7 @@ def _error(terminal: Terminal, line: str) -> str:
         ("here.jsonl --id-field x", "upsert-cli run here.jsonl"),
         ("categories load a", "upsert-cli categories run"),
         ("models download", "upsert-cli models fetch"),
+        ("--verison", "--version"),
         ("run a --limti 3", "--limit"),
         ("run a --colection x", "--collection"),
         ("run a --url http://h", "--chroma http://HOST:8000"),

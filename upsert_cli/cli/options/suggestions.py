@@ -55,10 +55,10 @@ def with_suggestion(error: click.UsageError, ctx: click.Context, typed: Sequence
     """Return an error in the words after a command, with the intended option or the way to a missing argument."""
     error.ctx = error.ctx or ctx
     match error:
-        case click.NoSuchOption() if ctx.parent is None:
-            message = _before_the_command(error.option_name, ctx, typed) or error.message
         case click.NoSuchOption():
             message = _with_suggestion(error.message, _option_for(error.option_name, ctx.command))
+            if ctx.parent is None:
+                message = _before_the_command(error.option_name, ctx, typed) or message
         case click.MissingParameter(param=click.Argument() as argument):
             message = _missing(argument)
         case _:

@@ -13,6 +13,7 @@ from upsert_cli.cli.options.command import Command
 from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, collection_argument
+from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import WRITTEN_FORMATS, format_name_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def export(
     from upsert_cli.documents.exported_items import ItemForm
     from upsert_cli.verify.export import export as export_records
 
+    require_resources()
     with session.showing_rows(json=json):
         outcome = export_records(
             chroma,

@@ -16,7 +16,6 @@ from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds, known_prefixes
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import SOME_REJECTED, ItemError
-from upsert_cli.limits import require_resources
 from upsert_cli.sources.item import Item, Row, WrittenItem
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.collection_source import StoredCollection
@@ -126,10 +125,9 @@ def export(
 
     Raises:
         UsageFault: Chroma accepts no collection of that name.
-        UpsertCliError: The collection does not exist, the file cannot be written, or a resource is lacking.
+        UpsertCliError: The collection does not exist, or the file cannot be written.
         Refusal: The records do not fit the form; nothing was written.
     """
-    require_resources()
     require_collection_name(name)
     collection = StoredCollection(
         chroma=chroma,

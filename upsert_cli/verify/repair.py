@@ -13,8 +13,8 @@ from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import HASH_KEY, has_own_vector
 from upsert_cli.documents.stored_items import document_of_record
 from upsert_cli.embedding.embedder import load_model
-from upsert_cli.embedding.identity import Model, OwnVectors
-from upsert_cli.errors import Refusal, TargetDamaged
+from upsert_cli.embedding.identity import Model
+from upsert_cli.errors import TargetDamaged
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents
 from upsert_cli.pipeline.embed import embed
@@ -81,13 +81,6 @@ class _Rewriter:
         self._subject = subject
         self._context = context
         self._vectors = subject.vectors()
-        if isinstance(self._vectors, OwnVectors) and subject.rows is None:
-            target = subject.target
-            raise Refusal(
-                message=f"the vectors of the collection {target.collection} in {target.path} came with its items, and "
-                f"only their sources have them: `upsert-cli verify --repair {subject.loaded_by() or 'TASK_ID'}` reads "
-                f"those of a task again, and `upsert-cli list` shows the tasks"
-            )
         self._opened = partial(open_as_found, subject.target, context=context, task_id=subject.task_id)
         self._embedder = cache(partial(load_model, self._vectors))
         self._embeds = isinstance(self._vectors, Model)

@@ -86,11 +86,23 @@ class Subject:
     # -- the model -----------------------------------------------------------------------------------------------------
 
     def vectors(self) -> Model | OwnVectors:
-        """Return the origin of the collection's vectors: its model, or its items."""
-        model, options = self.target.model, self.options
+        """Return the origin from which the collection's vectors can be made again: its model, or its items.
+
+        Raises:
+            Refusal: The items brought their vectors, and no task with their sources is named; see also `model`.
+        """
+        target, options = self.target, self.options
         # Vectors that a task keeps can be copied again without the files of their model.
-        are_kept = options.keep_vectors and bool(model.pooling) and options.given_model is None
-        return OwnVectors(dimension=model.dimension) if are_kept or not embeds(model.name) else self.model()
+        are_kept = options.keep_vectors and bool(target.model.pooling) and options.given_model is None
+        if embeds(target.model.name) and not are_kept:
+            return self.model()
+        if self.rows is None:
+            raise Refusal(
+                message=f"the vectors of the collection {target.collection} in {target.path} came with its items, and "
+                f"only their sources have them: `upsert-cli verify --repair {self.loaded_by() or 'TASK_ID'}` reads "
+                f"those of a task again, and `upsert-cli list` shows the tasks"
+            )
+        return OwnVectors(dimension=target.model.dimension)
 
     def check_given_model(self) -> None:
         """Check the weights in the folder that the user names for the model.

@@ -79,7 +79,7 @@ def read_batches(
 
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further; raised after the batch of the rows before.
-        Refusal: A file ends before the position to continue at; raised in the same way.
+        Refusal: A file ends before a row that has to be read; raised in the same way.
     """
     pace = pace or Pace(MAX_ROWS)
     numbers = itertools.count()

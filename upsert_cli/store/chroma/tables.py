@@ -112,15 +112,16 @@ class RecordTables:
                 queued.setdefault(identifier, []).append(number)
                 changes = -number
             stored = {one for (one,) in database.execute(_STORED, (entry.records, json.dumps([*queued])))}
-            before = {one: Record(one, None, {}) if one in stored else None for one in queued}
-            left = {one for one in queued if _changed(database, queued[one], one, before[one]) is not None}
-            count = count_records(database, entry) - len(stored) + len(left)
+            # Whether a record will exist after its changes depends on whether it does now, not on its content.
+            present = {one: Record(one, None, {}) if one in stored else None for one in queued}
+            remaining = {one for one in queued if _changed(database, queued[one], one, present[one]) is not None}
+            count = count_records(database, entry) - len(stored) + len(remaining)
         return cls(
             folder=folder,
             segment=entry.records,
             state=CollectionState(entry.id, changes, count),
             queued=queued,
-            new={queued[one][0]: one for one in queued if one in left and one not in stored},
+            new={queued[one][0]: one for one in queued if one in remaining and one not in stored},
         )
 
     def after(self, number: int, *, rows: int) -> list[Record]:

@@ -196,12 +196,12 @@ def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int
     Raises:
         JournalDamaged: A line makes no sense.
     """
-    waiting = None if files.rejects.exists() else 0  # a crash came after the rejects file became the retry file
-    records = read_rejects(files.rejects, length=None if checkpoint is None else checkpoint.rejects_bytes)
-    if checkpoint is not None and checkpoint.retried is not None:
-        waiting = checkpoint.retried
-    if waiting is not None:
-        records = itertools.chain(records, itertools.islice(read_rejects(files.retry), waiting, None))
+    length, retried = (None, None) if checkpoint is None else (checkpoint.rejects_bytes, checkpoint.retried)
+    if retried is None and not files.rejects.exists():
+        retried = 0  # a crash may have come after the rejects file became the retry file
+    records = read_rejects(files.rejects, length=length)
+    if retried is not None:
+        records = itertools.chain(records, itertools.islice(read_rejects(files.retry), retried, None))
     return records if checkpoint is not None else itertools.islice(records, count)
 
 

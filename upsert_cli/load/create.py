@@ -83,6 +83,7 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
         model = name_of_model(request.model, options, sources)
         if (note := check_first_inputs(sources, options, model=model)) is not None:
             notes.append(note)
+        options = _with_scope(_with_prefixes(journal, request, model), request.names, sources)
         task = Task(
             id=request.task_id or new_task_id(),
             status=TaskStatus.PENDING,
@@ -93,7 +94,7 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
             chroma=request.chroma,
             model=model,
             sources=tuple(map(absolute_name, request.names)),
-            options=_with_scope(_with_prefixes(journal, request, model), request, sources),
+            options=options,
             queued=request.enqueue,
             **fields_of(sources),
         )
@@ -112,7 +113,7 @@ def _with_prefixes(journal: Journal, request: LoadRequest, model: str) -> LoadOp
     return with_usual_prefixes(options, model)
 
 
-def _with_scope(options: LoadOptions, request: LoadRequest, sources: Sequence[Source]) -> LoadOptions:
+def _with_scope(options: LoadOptions, names: Sequence[str], sources: Sequence[Source]) -> LoadOptions:
     """Return the options with a scope derived from the sources, if `--delete-missing` is given without a scope."""
     if not options.delete_missing or options.scope is not None:
         return options
@@ -123,4 +124,4 @@ def _with_scope(options: LoadOptions, request: LoadRequest, sources: Sequence[So
                 message=f"{name} has no name by which a later load would know the records of this one; --scope "
                 f"NAME gives them one, such as --scope articles"
             )
-    return replace(options, scope=scope_of(map(absolute_name, request.names)))
+    return replace(options, scope=scope_of(map(absolute_name, names)))

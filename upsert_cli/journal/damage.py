@@ -66,7 +66,7 @@ def _moved_aside(folder: Path) -> Iterator[Damage]:
 
 
 def _damaged_task_files(journal: Journal) -> Iterator[Damage]:
-    """Yield the damaged files of tasks, and open only the files of tasks that have some.
+    """Yield the damaged files of tasks, and read only the files that exist.
 
     Raises:
         JournalUnreadable: A file is there but cannot be read.

@@ -56,7 +56,9 @@ class Damage:
 
 
 def damage_of_task(journal: Journal, record: Record) -> Damage | None:
-    """Return the damage to a task's files, if any, seen while the task did not change; none if it was just removed.
+    """Return the damage to a task's files, if any; judge them again if the task advances at this moment.
+
+    A task that was just removed has no damage.
 
     Raises:
         ValueError: The record is not that of a task.

@@ -103,7 +103,7 @@ def restart_task(
             require_computable(task.model, task.options)
             _require_target(resources)
         if failed_only and not task.counts.failed:
-            _refuse_unread(resources, claim)
+            _require_all_read(resources, claim)
             return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
         _set_back(resources, claim, from_start=from_start, failed_only=failed_only)
         return _ready(claim, held)
@@ -215,7 +215,7 @@ def _set_back(
     resources.check_unchanged()
     resources.require_collection(rows=wanted.rows if checkpoint is None else checkpoint.rows)
     if failed_only:
-        _refuse_unread(resources, claim)
+        _require_all_read(resources, claim)
         claim.retry_rejects(wanted, START.as_json())
     elif wanted.status is TaskStatus.PENDING and not changes:
         return
@@ -247,7 +247,7 @@ def _require_target(resources: Resources) -> None:
         resources.location.require_alone()
 
 
-def _refuse_unread(resources: Resources, claim: Claim) -> None:
+def _require_all_read(resources: Resources, claim: Claim) -> None:
     """Check that all rows of a task were read, so that only its rejects are left to retry.
 
     Raises:

@@ -109,22 +109,26 @@ def spooled(
         most: The number of bytes to copy, unless the format is read from its end; None for all bytes.
     """
     for number, file in enumerate(found):
-        if not file.spooled:
+        if file.spooled:
+            path = folder() / f"{number}.{file.format}"
+            _spool(file, path, stdin=stdin, limit=limit, most=most)
+            yield replace(file, path=path)
+        else:
             yield file
-            continue
-        path = folder() / f"{number}.{file.format}"
-        text = reader_of(path, file.format)
-        bounds: dict[str, Any] = {
-            "most": None if is_read_from_its_end(file.format) else most,
-            # The whole limit, since the files before may have fewer rows when the task starts over.
-            "end_in": partial(text.end_of_rows, rows=limit) if limit and isinstance(text, TextFile) else None,
-        }
-        if file.name == STDIN:
-            spool(stdin, path, name=file.name, **bounds)
-        elif not isinstance(file.path, CollectionReader):
-            with file.path.open("rb") as stream:
-                spool(stream, path, name=file.name, **bounds)
-        yield replace(file, path=path)
+
+
+def _spool(file: FoundFile, path: Path, *, stdin: BinaryIO, limit: int | None, most: int | None) -> None:
+    """Copy a stream to a path; see `spooled` about the other arguments."""
+    text = reader_of(path, file.format)
+    # The whole limit, since the files before may have fewer rows when the task starts over.
+    end_in = partial(text.end_of_rows, rows=limit) if limit and isinstance(text, TextFile) else None
+    if is_read_from_its_end(file.format):
+        most = None
+    if file.name == STDIN:
+        spool(stdin, path, name=file.name, most=most, end_in=end_in)
+    elif not isinstance(file.path, CollectionReader):
+        with file.path.open("rb") as stream:
+            spool(stream, path, name=file.name, most=most, end_in=end_in)
 
 
 def open_inputs(files: Iterable[FoundFile], *, limit: int | None) -> list[Source]:

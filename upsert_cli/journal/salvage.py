@@ -22,7 +22,7 @@ _RECORD = re.compile(r'\{\s*"id"\s*:')  # a record begins with its id, as the jo
 def salvage(path: Path, journal: Journal) -> Iterator[str]:
     """Put the tasks of a damaged file back, rename the file, and yield a line for each file of a segment.
 
-    Only the holder of the allocation lock may call this. A task stays as it is if the journal has it in a newer state.
+    Only the holder of the allocation lock may call this. A task is left alone if its state in the journal is newer.
     """
     if (number := number_of(path)) is not None:
         with reading_from(path):

@@ -1,4 +1,4 @@
-"""The records of all tasks, in segments, of which only a few are open at a time."""
+"""The records of all tasks, in segments; only a few segments are open at a time."""
 
 from __future__ import annotations
 

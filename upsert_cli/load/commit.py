@@ -132,7 +132,7 @@ class Committer:
         self._save(replace(self.checkpoint, missing=missing, unlisted=0))
 
     def deleted(self, records: int, *, changed: int) -> None:
-        """Commit the deletion of the next records of the list, of which `changed` were kept."""
+        """Commit the deletion of the next records on the list; `changed` of them were kept."""
         before = self.checkpoint
         counts = before.counts + Counts(deleted=records - changed)
         self._save(replace(before, unlisted=before.unlisted + records, counts=counts))

@@ -84,7 +84,7 @@ def restart_task(
     Raises:
         TaskNotFound: No task has this id.
         TaskRunning: Another process runs the task.
-        TargetInUse: Another task has the target's folder. The task stays as it was after this and all further errors.
+        TargetInUse: Another task has the target's folder. This and the next errors leave the task unchanged.
         TargetBusy: Another program writes to the target's folder.
         Refusal: Another program has files of the folder open; a source has changed since the checkpoint; or, with
             `failed_only`, some rows were never read.

@@ -55,8 +55,8 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
 def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
     """Return the copy of the stream with an absolute name, if there is one.
 
-    Sources have the names that the user typed, perhaps in another working folder. A folder, a glob or an address may
-    end with the name of a stream, but is none.
+    Sources have the names that the user typed, perhaps in another working folder. The name of a folder, a glob or an
+    address may end with the name of a stream, but belongs to no stream.
     """
     if (same := next((source for source in sources if source.name == absolute), None)) is not None:
         return same if same.spooled else None

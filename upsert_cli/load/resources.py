@@ -113,8 +113,9 @@ class Resources:
         It is free, too, if the holder is a dead runner with a write in flight, for which the load waits.
         """
         holder = self.location.holder()
-        is_free = holder is None or holder.task_id == self.task.id or holder.is_orphan()
-        return None if holder is None or is_free else self.location.in_use(holder)
+        if holder is None or holder.task_id == self.task.id or holder.is_orphan():
+            return None
+        return self.location.in_use(holder)
 
     def require_collection(self, *, rows: int) -> None:
         """Check that the collection in a folder is still there after `rows` committed rows.

@@ -63,19 +63,18 @@ def origin_of_vectors(
     """
     if options.keep_vectors:
         return kept_vectors(sources)
-    model = _model_of(name, options, context=context) if embeds(name) else None
-    if model is not None and not model.pooling:
-        return model
-    info = location.describe()
-    if model is not None:
-        # As the collection spells the name, since it is part of each record's hash.
-        made_by = None if info is None else info.stamp
-        if made_by is not None and made_by.name.lower() == model.name.lower():
-            return replace(model, name=made_by.name)
-        return model
-    if info is not None and info.dimension is not None:
-        return OwnVectors(dimension=info.dimension)
-    return _own_vectors(options, sources)
+    if not embeds(name):
+        info = location.describe()
+        if info is not None and info.dimension is not None:
+            return OwnVectors(dimension=info.dimension)
+        return _own_vectors(options, sources)
+    model = _model_of(name, options, context=context)
+    if model.pooling:  # a model of the user's own, whose name the collection may spell in another case
+        info = location.describe()
+        stamp = None if info is None else info.stamp
+        if stamp is not None and stamp.name.lower() == model.name.lower():
+            return replace(model, name=stamp.name)  # the name is part of each record's hash
+    return model
 
 
 def origin_on_this_machine(wanted: ModelIdentity, options: LoadOptions, *, machine: str) -> Model | OwnVectors:

@@ -115,3 +115,13 @@ def test_an_unknown_setting_names_a_command_that_does_not_read_it(terminal: Term
     (terminal.folder / "set.toml").write_text("colour = 1\n[profile.p]\n")
     said = terminal.type("upsert-cli list --config set.toml --profile p", expect=2).stderr
     assert "color" in terminal.type(_advised(said, "config show")).stdout
+
+
+@pytest.mark.parametrize("chroma", ["file", "file/below", "dangling"])
+def test_a_target_that_cannot_be_a_folder(tiny: Terminal, make_items: Items, chroma: str) -> None:
+    """The remedy is another folder; more access to a file, or to a link that leads nowhere, would not help."""
+    tiny.write("a.jsonl", make_items(1))
+    (tiny.folder / "file").touch()
+    (tiny.folder / "dangling").symlink_to("nowhere")
+    error = tiny.type(f"upsert-cli run a.jsonl --chroma {chroma}", expect=1).stderr.splitlines()[-1]
+    assert "something else than a folder is in its path; choose another folder with --chroma" in error

@@ -32,6 +32,7 @@ STEP_SECONDS = 0.05  # seconds between two searches of the same processes
 WRITER_PROGRAM = "from upsert_cli.store.child import main; main()"
 """The code that our child processes run. Leases keep them apart, and those that only read never write."""
 
+_NO_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _PROC = Path("/proc")
 
@@ -119,11 +120,12 @@ def os_fault(path: Path, error: OSError, *, option: str = "--chroma") -> UpsertC
     """Return an error with a remedy for an error of the system at `path`."""
     if error.errno in _NO_SPACE:
         return disk_full(path, free=_free(path), needed=RESERVE_BYTES)
-    return unusable(
-        error.filename or path,
-        reason=reason_of(error),
-        remedy=f"give this user access, or choose another folder with {option}",
-    )
+    other = f"choose another folder with {option}"
+    if error.errno in _NO_FOLDER:
+        return unusable(
+            error.filename or path, reason="there is something else than a folder in its path", remedy=other
+        )
+    return unusable(error.filename or path, reason=reason_of(error), remedy=f"give this user access, or {other}")
 
 
 def unusable(path: Path | str, *, reason: str, remedy: str) -> UpsertCliError:

@@ -212,6 +212,10 @@ def test_the_map_for_contributors_is_true() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for name in re.findall(r"`([\w./]+(?:\.py|/))`", text):
         assert (ROOT / name).exists() or (ROOT / "upsert_cli" / name).exists() or name == "chroma/", name
+    listed = re.findall(r"(\w+)/  +([\w, ]+)$", text, re.M)
+    drawn = [(folder, name) for folder, names in listed for name in names.split(", ")]
+    for folder, name in drawn + re.findall(r"(load|pipeline)/(\w+) ", text):
+        assert (ROOT / "upsert_cli" / folder / f"{name}.py").exists(), name
     for names, module in re.findall(r"((?:`[\w.]+` (?:and |or )?)+)(?:of|in) `([\w/]+\.py)`", text):
         code = (ROOT / "upsert_cli" / module.removeprefix("upsert_cli/")).read_text()
         assert [name for name in re.findall(r"`(\w+)`", names) if name not in code] == [], module

@@ -166,7 +166,7 @@ def require_device(device: Device, model: str, *, given: GivenFolder | None = No
     """Check that a model can be computed on a device, before anything is read or written; see `require_precision`.
 
     Raises:
-        UsageFault: The model has no network, which a GPU could compute.
+        UsageFault: The model has no network for a GPU to compute.
     """
     if device == "cpu":
         return

@@ -17,7 +17,6 @@ from upsert_cli.embedding.embedder import check_vectors, load_model
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import Record
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.store.target import Target
 from upsert_cli.verify.subject import Subject
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def nearest(
         UpsertCliError: The collection is empty.
         TargetInUse: A load is writing the index files.
     """
-    _check_asked(subject.target, asked)
+    _check_asked(subject, asked)
     vector = cache(lambda: _embed(subject, asked, context) if isinstance(asked, str) else _as_row(asked))
     location = subject.location()
 
@@ -73,7 +72,9 @@ def nearest(
     return ask()  # the process that had the files is gone
 
 
-def _check_asked(target: Target, asked: str | array[float]) -> None:
+def _check_asked(subject: Subject, asked: str | array[float]) -> None:
+    """Check that a text has words, and that a vector has the dimension of the collection."""
+    target = subject.target
     if isinstance(asked, str):
         if not asked.strip():
             raise UsageFault(message="the text to query for is blank; give some words, in quotes")

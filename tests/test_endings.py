@@ -20,6 +20,7 @@ import pytest
 from tests.support.items import Items, text_item
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
+from upsert_cli.journal.journal import Journal
 
 
 def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
@@ -147,6 +148,15 @@ def test_closed_streams_that_a_load_does_not_use_are_no_obstacle(
     assert tiny.info("t")["counts"]["inserted"] == 3
 
 
+@pytest.fixture(scope="module")
+def queued(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Return a terminal with a pending task `t`, for commands that change nothing."""
+    terminal = Terminal(tmp_path_factory.mktemp("queued"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
+    terminal.write("a.jsonl", [text_item("a", "hello")])
+    terminal.type("upsert-cli run a.jsonl --enqueue --task-id t")
+    return terminal
+
+
 CLOSED_INPUT = ["<&-", "0>written"]  # closed, or open for writing alone
 CLOSED_OUTPUT = [">&-", "1</dev/null"]
 
@@ -182,16 +192,14 @@ def test_a_closed_standard_input_is_an_error(tiny: Terminal, make_items: Items, 
      "report t --html -", "run a.jsonl --json", "run a.jsonl --enqueue", "run a.jsonl --dry-run --json",
      "restart t --json", "restart t --enqueue", "work --json"],
 )  # fmt: skip
-def test_a_closed_standard_output_is_an_error(tiny: Terminal, make_items: Items, line: str, streams: str) -> None:
+def test_a_closed_standard_output_is_an_error(queued: Terminal, line: str, streams: str) -> None:
     """Output that cannot be printed is exit code 1 and one line that names the stream, and nothing is changed."""
-    tiny.write("a.jsonl", make_items(1))
-    tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
-    before = tiny.type("upsert-cli list --json").stdout
-    code, errors = _type_with_streams(tiny, line, streams)
+    before = Journal(queued.journal).list()
+    code, errors = _type_with_streams(queued, line, streams)
     assert code == 1
     (error,) = errors.splitlines()
     assert "standard output cannot be written (it is closed)" in error
-    assert tiny.type("upsert-cli list --json").stdout == before
+    assert Journal(queued.journal).list() == before
 
 
 def test_an_empty_standard_input_is_an_empty_file(tiny: Terminal) -> None:

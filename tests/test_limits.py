@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.items import text_item
 from tests.support.loading import a_target
 from tests.support.terminal import Terminal
 from upsert_cli.errors import JournalUnwritable
+from upsert_cli.journal.journal import Journal
 from upsert_cli.limits import limit_reached
 from upsert_cli.store.chroma.faults import meaning
 
@@ -34,6 +36,28 @@ def _type_limited(terminal: Terminal, limit: str, line: str) -> subprocess.Compl
     )
 
 
+def _with_an_item(folder: Path, tiny_model: Path) -> Terminal:
+    terminal = Terminal(folder, {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
+    terminal.write("a.jsonl", [text_item("a", "hello")])
+    return terminal
+
+
+@pytest.fixture(scope="module")
+def queued(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Return a terminal with a pending task `t`, for commands that change nothing."""
+    terminal = _with_an_item(tmp_path_factory.mktemp("queued"), tiny_model)
+    terminal.type("upsert-cli run a.jsonl --task-id t --enqueue")
+    return terminal
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Return a terminal with a loaded item, for commands that change nothing."""
+    terminal = _with_an_item(tmp_path_factory.mktemp("loaded"), tiny_model)
+    terminal.type("upsert-cli run a.jsonl -q")
+    return terminal
+
+
 @pytest.mark.parametrize(
     ("limit", "named"),
     [
@@ -46,18 +70,16 @@ def _type_limited(terminal: Terminal, limit: str, line: str) -> subprocess.Compl
     ],
 )
 @pytest.mark.parametrize("line", ["run a.jsonl", "run a.jsonl --dry-run", "restart t", "work", "verify", "query hello"])
-def test_a_limit_is_named(tiny: Terminal, limit: str, named: str, line: str) -> None:
+def test_a_limit_is_named(queued: Terminal, limit: str, named: str, line: str) -> None:
     """Exit code 1, one line with the limit and how to raise it, and no task that failed for it."""
-    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
-    tiny.type("upsert-cli run a.jsonl --task-id t --enqueue")
-    before = tiny.type("upsert-cli list --json").stdout
-    done = _type_limited(tiny, limit, line)
+    before = Journal(queued.journal).list()
+    done = _type_limited(queued, limit, line)
     assert done.returncode == 1
     (error,) = done.stderr.splitlines()
     assert named in error
     assert "`ulimit " in error
     assert "remove" not in error
-    assert tiny.type("upsert-cli list --json").stdout == before
+    assert Journal(queued.journal).list() == before
 
 
 def test_events_of_a_limited_load_end_with_a_summary(tiny: Terminal) -> None:
@@ -84,16 +106,14 @@ def test_light_commands_need_few_files(terminal: Terminal) -> None:
 @pytest.mark.parametrize(
     "line", ["run a.jsonl", "run a.jsonl --dry-run", "run a.jsonl --chroma new", "verify", "query hello"]
 )
-def test_a_clock_before_1970_is_no_damage(tiny: Terminal, day: str, line: str) -> None:
-    """Exit code 1 and one line about the clock; once it is right, the collection can be loaded."""
-    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
-    tiny.type("upsert-cli run a.jsonl -q")
-    done = tiny.type(f"faketime {day} {shlex.join(tiny.arguments(f'upsert-cli {line}'))}", expect=1)
+def test_a_clock_before_1970_is_no_damage(loaded: Terminal, day: str, line: str) -> None:
+    """Exit code 1 and one line about the clock; once it is right, the collection can be read."""
+    done = loaded.type(f"faketime {day} {shlex.join(loaded.arguments(f'upsert-cli {line}'))}", expect=1)
     (error,) = done.stderr.splitlines()
     assert "the clock of this machine is before 1970" in error
     assert "damaged" not in error
-    assert not (tiny.folder / "new").exists()
-    tiny.type("upsert-cli verify -q")
+    assert not (loaded.folder / "new").exists()
+    loaded.type("upsert-cli verify -q")
 
 
 def test_a_clock_that_goes_wrong_midway_is_no_damage() -> None:

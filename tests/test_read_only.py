@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.forked import Forker, run_forked
-from tests.support.items import Items
+from tests.support.items import make_some_items
 from tests.support.other_program import plain_chroma
 from tests.support.terminal import Terminal
 
@@ -39,16 +39,26 @@ subprocess.run(["mount", "-o", "remount,bind,ro", "chroma"], check=True)
 """
 
 
+def _load(folder: Path, tiny_model: Path) -> Terminal:
+    """Load twenty items in a folder with temporary files of its own."""
+    variables = {f"UPSERT_CLI_{command}_MODEL_PATH": str(tiny_model) for command in ("RUN", "VERIFY", "QUERY")}
+    terminal = Terminal(folder, variables | {"TMPDIR": str(folder / "temporary")})
+    (folder / "temporary").mkdir()
+    terminal.write("a.jsonl", make_some_items(20))
+    terminal.type("upsert-cli run a.jsonl --task-id t")
+    return terminal
+
+
 @pytest.fixture
-def loaded(tiny: Terminal, tiny_model: Path, make_items: Items) -> Terminal:
-    """Return a terminal with a load and a private temporary folder."""
-    for command in ("VERIFY", "QUERY"):
-        tiny.env[f"UPSERT_CLI_{command}_MODEL_PATH"] = str(tiny_model)
-    tiny.env["TMPDIR"] = str(tiny.folder / "temporary")
-    (tiny.folder / "temporary").mkdir()
-    tiny.write("a.jsonl", make_items(20))
-    tiny.type("upsert-cli run a.jsonl --task-id t")
-    return tiny
+def loaded(tmp_path: Path, tiny_model: Path) -> Terminal:
+    """Return a terminal with a load."""
+    return _load(tmp_path, tiny_model)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Terminal:
+    """Return a terminal with a load, for commands that change no byte of it."""
+    return _load(tmp_path_factory.mktemp("kept"), tiny_model)
 
 
 def _contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
@@ -88,17 +98,17 @@ def _mounts() -> bool:
 
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
 @pytest.mark.parametrize("line", READING)
-def test_a_read_only_mount_is_read(mounting: Forker, loaded: Terminal, line: str) -> None:
+def test_a_read_only_mount_is_read(mounting: Forker, kept: Terminal, line: str) -> None:
     """Reading commands work on a read-only mount, and a load names the obstacle; no byte changes."""
-    before = _contents(loaded.folder / "chroma")
-    done = _on_a_read_only_mount(mounting, loaded, line)
+    before = _contents(kept.folder / "chroma")
+    done = _on_a_read_only_mount(mounting, kept, line)
     assert done.returncode == READING[line], done.stderr
     if "dry-run" in line:
         assert "20 unchanged" in done.stderr
     if READING[line]:
         assert "Read-only file system" in done.stderr
-    assert _contents(loaded.folder / "chroma") == before
-    assert list((loaded.folder / "temporary").glob("upsert-cli-*")) == []
+    assert _contents(kept.folder / "chroma") == before
+    assert list((kept.folder / "temporary").glob("upsert-cli-*")) == []
 
 
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
@@ -134,13 +144,13 @@ def test_a_transaction_to_undo_is_named(mounting: Forker, loaded: Terminal, line
 
 @pytest.mark.skipif(os.name != "posix", reason="needs permissions")
 @pytest.mark.parametrize("line", [line for line, code in READING.items() if not code])
-def test_permissions_may_make_it_read_only(obedient: Forker, loaded: Terminal, line: str) -> None:
+def test_permissions_may_make_it_read_only(obedient: Forker, kept: Terminal, line: str) -> None:
     """A folder that this user may only read is read, with a lease of another user's or without one."""
-    chroma = loaded.folder / "chroma"
+    chroma = kept.folder / "chroma"
     before = _contents(chroma)
     for path in (*chroma.rglob("*"), chroma):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    done = run_forked(obedient, loaded.arguments(line), folder=loaded.folder, environment=loaded.environment)
+    done = run_forked(obedient, kept.arguments(line), folder=kept.folder, environment=kept.environment)
     for path in (chroma, *chroma.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     assert done.returncode == 0, done.stderr

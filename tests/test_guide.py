@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 import shlex
@@ -223,14 +222,6 @@ def test_the_map_for_contributors_is_true() -> None:
     _, table = text.split("| module of `tests/support/` |")
     rows = re.findall(r"^\| (`.*?) \|", table.split("\n\n")[0], re.M)
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == support
-
-
-def test_the_readme_lists_the_extras() -> None:
-    """The table of the README has each extra of the package."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    _, table = README.read_text().split("## Extras\n")
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(setup["options.extras_require"])
 
 
 def test_the_readme_links_every_page() -> None:

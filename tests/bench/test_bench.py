@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -70,8 +69,6 @@ def test_every_row_can_be_measured() -> None:
 
 def test_an_unknown_row_is_refused() -> None:
     """An unknown row ends in a message that lists the known ones."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench", "--only", "S99"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    done = run_python([sys.executable, "-m", "tests.bench", "--only", "S99"], folder=ROOT, environment=os.environ)
     assert done.returncode == 2
-    assert "S10" in done.stderr
+    assert b"S10" in done.stderr

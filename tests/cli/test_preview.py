@@ -46,7 +46,7 @@ def test_a_preview_shows_what_the_load_stores(tiny: Terminal, load: str) -> None
     )
     shown = [each for each in _entries(tiny, f"upsert-cli preview {line} --limit 5") if each["type"] == "record"]
     assert len(shown) >= 4
-    tiny.type(f"upsert-cli run {line}")
+    tiny.type(f"upsert-cli run {line} --limit 5")
     stored = tiny.records()
     for each in shown:
         assert exactly({"document": each["document"], "metadata": each["metadata"]}) == exactly(stored[each["id"]])

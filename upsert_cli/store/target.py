@@ -10,6 +10,7 @@ from upsert_cli import __version__
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
+COSINE = "cosine"  # the distance of the collections that we create
 DIGEST_BYTES = 16  # of a collection's state; a collision is practically impossible
 UNNAMED = ModelIdentity(name="", dimension=0, max_tokens=0)
 

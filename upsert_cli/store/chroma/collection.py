@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.store.address import bad_name
 from upsert_cli.store.chroma.configuration import contradicts, info_of
-from upsert_cli.store.chroma.cosine_vectors import COSINE
 from upsert_cli.store.chroma.faults import ask, is_of_kind, reason, retrying_locks, understood
 from upsert_cli.store.chroma.index_queue import LOAD_THRESHOLD, IndexQueue
 from upsert_cli.store.chroma.read_back import check_vectors
 from upsert_cli.store.stamp import check_model, stamp
-from upsert_cli.store.target import CollectionInfo, Opened, Target
+from upsert_cli.store.target import COSINE, CollectionInfo, Opened, Target
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
 
-COSINE = "cosine"  # the space of such an index, and of the collections that we create
 LENGTHS = 7  # lengths to try on either side, in steps of one bit; two are enough for nearly all vectors
 NEIGHBORS = 3  # numbers on either side that may give the same product
 SHARES = (0.0, 1.0, 0.5, 0.25, 0.75, 0.1, 0.9, 0.35, 0.65, 0.5, 0.5, 0.5)  # of numbers that become the largest neighbor

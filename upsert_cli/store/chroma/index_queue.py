@@ -10,10 +10,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.store.chroma.cosine_vectors import COSINE, to_be_returned
+from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import ask, understood
 from upsert_cli.store.chroma.index_files import IndexFiles, damaged
-from upsert_cli.store.target import CollectionInfo, Target
+from upsert_cli.store.target import COSINE, CollectionInfo, Target
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection

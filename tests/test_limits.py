@@ -82,6 +82,17 @@ def test_a_limit_is_named(queued: Terminal, limit: str, named: str, line: str) -
     assert Journal(queued.journal).list() == before
 
 
+def test_a_limit_of_the_size_of_files_is_named(tiny: Terminal) -> None:
+    """A database that may not grow any further is no fault of the disk; a load without the limit succeeds."""
+    tiny.write("a.jsonl", [text_item("a", "hello")])
+    done = _type_limited(tiny, "-f 100", "run a.jsonl --task-id t")
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert "the files that this process writes are limited to 102,400 bytes; raise the limit (`ulimit -f" in error
+    tiny.type("upsert-cli restart t")
+    assert [*tiny.records()] == ["a"]
+
+
 def test_events_of_a_limited_load_end_with_a_summary(tiny: Terminal) -> None:
     """With --json the limit is in the events as well."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])

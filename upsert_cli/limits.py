@@ -1,4 +1,4 @@
-"""Limits of the system: open files, memory and the clock, with an error that names the limit behind a failure."""
+"""Limits of the system: open files and their size, memory, the clock; an error names the limit behind a failure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ SET_CLOCK = "set the clock (`date` shows it), then try again"
 
 _FILE_ERRORS = (errno.EMFILE, errno.ENFILE)
 _FILE_WORDS = ("too many open files",)
+_SIZE_WORDS = ("disk i/o error", "file too large")
 _MEMORY_WORDS = ("bad_alloc", "bad allocation", "cannot allocate memory", "failed to allocate memory")
 
 
@@ -61,6 +62,9 @@ def limit_reached(error: BaseException, *, by_words: bool = False) -> UpsertCliE
         is_memory = isinstance(each, MemoryError) or (isinstance(each, OSError) and each.errno == errno.ENOMEM)
         if is_memory or any(word in text for word in _MEMORY_WORDS):
             return out_of_memory("there is no more")
+        is_size = (isinstance(each, OSError) and each.errno == errno.EFBIG) or any(word in text for word in _SIZE_WORDS)
+        if is_size and (size := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:
+            return _too_small_files(size)
     return None
 
 
@@ -96,6 +100,13 @@ def _too_few_files(what: str) -> UpsertCliError:
     return UpsertCliError(
         message=f"this process is limited to {limit:,} open files, and {what}; raise the limit "
         f"(`ulimit -n {USUAL_FILES}`, or what starts the process, such as LimitNOFILE= of systemd) and try again"
+    )
+
+
+def _too_small_files(size: int) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"the files that this process writes are limited to {size:,} bytes; raise the limit (`ulimit -f "
+        "unlimited`, or what starts the process, such as LimitFSIZE= of systemd) and try again"
     )
 
 

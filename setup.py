@@ -10,7 +10,7 @@ from setuptools.command.sdist import sdist
 
 sys.path.insert(0, str(Path(__file__).parent))  # an isolated build does not have it there
 
-from upsert_cli.cli.manual_page import manual_page
+from upsert_cli.cli.help import manual_page
 from upsert_cli.cli.root import cli
 
 

@@ -147,7 +147,6 @@ ALLOWED_TWICE = {
     "pyarrow": [
         "sources/object_stores.py",
         "sources/parquet.py",
-        "sources/parquet_file.py",
         "sources/parquet_times.py",
         "sources/parquet_values.py",
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from upsert_cli.cli.manual_page import manual_page
+from upsert_cli.cli.help import manual_page
 from upsert_cli.cli.root import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]

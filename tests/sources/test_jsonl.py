@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.reading import GOOD, exactly, fuzz, item, read, reject, rows_of, sources_of, write_lines
 from upsert_cli.errors import SourceUnreadable, Stage
-from upsert_cli.sources.file_kinds import HEAD, kind_of_file
+from upsert_cli.sources.formats import HEAD, kind_of_file
 from upsert_cli.sources.item import MAX_ROW, Item, Position, Reject
 from upsert_cli.sources.rows import Rows
 

@@ -35,14 +35,12 @@ from upsert_cli.errors import (
 )
 from upsert_cli.journal.spool import spool
 from upsert_cli.sources.addresses import source_name
-from upsert_cli.sources.file_kinds import Unsuitable
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of
-from upsert_cli.sources.found_file import FoundFile
+from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, Unsuitable, format_name_of
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.readers import reader_of
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.source import FoundFile, Source
 from upsert_cli.sources.source_faults import not_loadable
 
 LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'

@@ -11,8 +11,7 @@ import click
 from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.display.tables import Column, table_lines
 from upsert_cli.cli.options.command import Command
-from upsert_cli.cli.options.contradictions import refuse_contradictions
-from upsert_cli.cli.options.load_options import parsed_options, preview_options
+from upsert_cli.cli.options.load_options import parsed_options, preview_options, refuse_contradictions
 from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
 
 if TYPE_CHECKING:

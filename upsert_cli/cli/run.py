@@ -14,8 +14,7 @@ from upsert_cli.cli.attempt import attempt_opened
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.session import Session
 from upsert_cli.cli.options.command import Command, Group
-from upsert_cli.cli.options.contradictions import refuse_contradictions
-from upsert_cli.cli.options.load_options import load_options, load_request
+from upsert_cli.cli.options.load_options import load_options, load_request, refuse_contradictions
 from upsert_cli.signals import EndedBySignal
 
 if TYPE_CHECKING:

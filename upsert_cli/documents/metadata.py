@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 from upsert_cli.documents.hashing import HASH_KEY
 from upsert_cli.documents.recipe import TEXT_FIELD, Recipe
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.field_paths import field_at, without_field
 from upsert_cli.sources.item import Item
-from upsert_cli.sources.json_faults import MAX_NESTING
-from upsert_cli.sources.values import as_text, kind_of
+from upsert_cli.sources.json_text import MAX_NESTING
+from upsert_cli.sources.values import as_text, field_at, kind_of, without_field
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]

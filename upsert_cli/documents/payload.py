@@ -9,10 +9,9 @@ from typing import Any
 from upsert_cli.documents.recipe import DEFAULT_TEXT_FIELDS, VECTOR_FIELD, Recipe, parse_template
 from upsert_cli.documents.references import read_reference, reference_of
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.field_paths import field_at, with_field, without_field
 from upsert_cli.sources.item import Item, StoredParts
 from upsert_cli.sources.json_text import parse
-from upsert_cli.sources.values import as_text, as_utf8, kind_of
+from upsert_cli.sources.values import as_text, as_utf8, field_at, kind_of, with_field, without_field
 
 _MAY_HOLD_BYTES = frozenset([bytes, list, dict])
 _NUMBERS = frozenset([int, float])

@@ -15,9 +15,8 @@ from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.formats import STDIN, is_collection, is_read_from_its_end
-from upsert_cli.sources.found_file import CollectionReader, FoundFile
 from upsert_cli.sources.readers import reader_of
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.source import CollectionReader, FoundFile, Source
 from upsert_cli.sources.text_format import TextFile
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 

@@ -15,8 +15,7 @@ from upsert_cli.journal.option_field import flag
 from upsert_cli.journal.task import Task
 from upsert_cli.load.inputs import check_first_inputs, collections_for, fields_of, find_inputs, open_inputs
 from upsert_cli.sources.addresses import is_address
-from upsert_cli.sources.found_file import FoundFile
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.source import FoundFile, Source
 
 
 def sources_of(task: Task) -> list[Source]:

@@ -14,10 +14,10 @@ from upsert_cli.documents.metadata import SHOWN_KEY
 from upsert_cli.documents.recipe import DEFAULT_TEXT_FIELDS, VECTOR_FIELD, Recipe, template_fields
 from upsert_cli.documents.references import reference_field
 from upsert_cli.errors import ItemError, SourceUnreadable, UsageFault
-from upsert_cli.sources.field_paths import field_at
 from upsert_cli.sources.item import DEFAULT_ID_FIELD, ITEM_FIELDS, REJECT_FIELDS, Item, Reject
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
+from upsert_cli.sources.values import field_at
 
 PROBED_ROWS = 1_000  # rows; the first ones may be broken, and a field may be absent from some
 SHOWN_FIELDS = 20  # fields in a message

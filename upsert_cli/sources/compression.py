@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from upsert_cli.sources.file_kinds import Unsuitable
-from upsert_cli.sources.formats import Compression
+from upsert_cli.sources.formats import Compression, Unsuitable
 
 PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
 GZIP_LEVEL = 6  # the level of the gzip command; 9 takes twice the time for 1 % less

@@ -14,10 +14,9 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.file_kinds import Unsuitable
-from upsert_cli.sources.formats import check_column_names
+from upsert_cli.sources.formats import Unsuitable, check_column_names
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
-from upsert_cli.sources.json_faults import not_utf8
+from upsert_cli.sources.json_text import not_utf8
 from upsert_cli.sources.text_format import skip, skip_byte_order_mark, skip_line
 
 OTHER_DELIMITERS = ";\t|"  # of files called `.csv`: a spreadsheet writes `;` where the comma is the decimal sign

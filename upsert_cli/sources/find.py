@@ -12,8 +12,8 @@ from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.addresses import is_address, shown_address, source_name
 from upsert_cli.sources.folders import identity_of, locate, valid_unicode
 from upsert_cli.sources.formats import COLLECTION_FORMAT, KNOWN_SUFFIXES, STDIN, format_name_of, is_collection
-from upsert_cli.sources.found_file import CollectionReader, FoundFile, no_collections
 from upsert_cli.sources.remote import FilePath, RemoteFile
+from upsert_cli.sources.source import CollectionReader, FoundFile, no_collections
 from upsert_cli.sources.source_faults import unknown_format
 from upsert_cli.sources.tree import Tree, is_partition
 
@@ -79,7 +79,7 @@ class _Finder:
     def _located(self, name: str) -> FilePath | Tree:
         if not is_address(name):
             return locate(name)
-        from upsert_cli.sources.object_tree import locate_address  # late: local files do without
+        from upsert_cli.sources.object_stores import locate_address  # late: local files do without
 
         return locate_address(name, retry_for=self.retry_for)
 

@@ -1,30 +1,96 @@
-"""GET requests for files, with limits on time and on where a redirect may lead."""
+"""GET requests for files, with limits on time and on where a redirect may lead.
+
+A response is read until a deadline, since the timeout of a socket is for each read alone.
+"""
 
 from __future__ import annotations
 
 import http.client
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.error import URLError
 from urllib.parse import quote, urljoin
-from urllib.request import OpenerDirector, ProxyHandler, Request
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 from upsert_cli import __version__
 from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown_address, why_refused
-from upsert_cli.sources.http_timing import TimedHandler, set_deadline
 from upsert_cli.sources.remote_stream import TransientError, retry_transient
+
+if TYPE_CHECKING:
+    import socket
+
+    from _typeshed import WriteableBuffer
 
 MAX_REDIRECTS = 10  # more than any file needs that is in use
 OK, PARTIAL, NOT_SATISFIABLE = 200, 206, 416
 PIECE = 256 << 10  # bytes read at once
-
 _RESERVED = "%/:?#[]@!$&'()*+,;=~"  # characters of an address that are sent unchanged; others are encoded
 _ANSWERS = frozenset([OK, PARTIAL, NOT_SATISFIABLE])
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 _TRANSIENT = frozenset([408, 425, 429, 500, 502, 503, 504])
 _GONE = frozenset([404, 410])
+
+
+class TimedHandler(HTTPHandler, HTTPSHandler):
+    """A handler of `urllib` whose timeout is for all headers of a response together."""
+
+    def http_open(self, request: Request) -> http.client.HTTPResponse:
+        """Request an address over HTTP."""
+        return self.do_open(_timed(http.client.HTTPConnection), request)
+
+    def https_open(self, request: Request) -> http.client.HTTPResponse:
+        """Request an address over HTTPS."""
+        return self.do_open(_timed(http.client.HTTPSConnection), request)
+
+
+def set_deadline(response: http.client.HTTPResponse, moment: float) -> None:
+    """Set the end of the time for reading a response of a `TimedHandler`, in monotonic seconds."""
+    cast("_TimedStream", response.fp.raw).deadline = moment
+
+
+def _timed(kind: type[http.client.HTTPConnection]) -> Any:
+    """Return a function that makes connections with timed responses."""
+
+    def connection_to(host: str, **options: Any) -> http.client.HTTPConnection:
+        connection = kind(host, **options)
+        connection.response_class = cast("Any", _timed_response)
+        return connection
+
+    return connection_to
+
+
+def _timed_response(connection: socket.socket, **options: Any) -> http.client.HTTPResponse:
+    response = http.client.HTTPResponse(connection, **options)
+    response.fp.close()
+    response.fp = io.BufferedReader(_TimedStream(connection))
+    return response
+
+
+class _TimedStream(io.RawIOBase):
+    """The bytes that arrive at a socket before a deadline."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Begin with the socket's own timeout as the time for the headers."""
+        self._connection = connection
+        self._raw = connection.makefile("rb", buffering=0)
+        self.deadline = time.monotonic() + (connection.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def get(address: str, *, wanted: str | None, seconds: float) -> http.client.HTTPResponse:

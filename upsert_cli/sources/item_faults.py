@@ -6,9 +6,8 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.field_paths import field_at
 from upsert_cli.sources.item import DEFAULT_ID_FIELD
-from upsert_cli.sources.values import Pairs, as_text, kind_of
+from upsert_cli.sources.values import Pairs, as_text, field_at, kind_of
 
 SHOWN_FIELDS = 10  # names of fields in a message; enough to recognise the file
 

@@ -13,7 +13,6 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, cast
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.sources.field_paths import field_at
 from upsert_cli.sources.formats import COLLECTION_FORMAT, format_name_of, has_json_texts, is_table
 from upsert_cli.sources.item import (
     DEFAULT_ID_FIELD,
@@ -29,7 +28,7 @@ from upsert_cli.sources.item import (
 from upsert_cli.sources.item_faults import Fields, fault_in, is_item
 from upsert_cli.sources.json_text import parse
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.values import as_text, as_utf8, kind_of
+from upsert_cli.sources.values import as_text, as_utf8, field_at, kind_of
 
 IdFrom: TypeAlias = Literal["row", "hash"]
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from os import SEEK_END
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from upsert_cli.sources.file_kinds import Unsuitable
+from upsert_cli.sources.formats import Unsuitable
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -1,27 +1,84 @@
-"""A file or collection that a task reads, with a fingerprint by which a restart recognises a change.
+"""A file or collection: as the user named it, and as a task reads it, with a fingerprint that shows a change.
 
 Standard input and pipes, which can be read only once, are first spooled into a file, so that a restart can read them.
 """
 
 from __future__ import annotations
 
+import abc
 import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from upsert_cli.errors import UpsertCliError, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.file_kinds import Unsuitable
 from upsert_cli.sources.fingerprint import UNKNOWN_SIZE, Fingerprint
 from upsert_cli.sources.folders import valid_unicode
-from upsert_cli.sources.formats import is_collection
-from upsert_cli.sources.found_file import CollectionReader, FoundFile, no_collections
+from upsert_cli.sources.formats import Unsuitable, is_collection
 from upsert_cli.sources.item import Row
-from upsert_cli.sources.remote import RemoteFile, file_at
+from upsert_cli.sources.readers import RowReader, reader_of
+from upsert_cli.sources.remote import FilePath, RemoteFile, file_at
 from upsert_cli.sources.source_faults import not_found, not_loadable, source_changed, source_gone
+
+
+class CollectionReader(RowReader):
+    """The records of a collection as rows whose values are items; implemented by the store.
+
+    `str` returns the address, which is the same for each spelling of it.
+    """
+
+    @abc.abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Return the state of the collection, as far as the store shows it.
+
+        Raises:
+            FileNotFoundError: There is no such collection.
+            UpsertCliError: The store cannot be reached or read.
+        """
+
+
+SourcePath: TypeAlias = FilePath | CollectionReader
+"""A file, or a collection, to read."""
+
+
+def no_collections(name: str) -> CollectionReader:
+    """Raise the error for a collection where only files can be read."""
+    raise UsageFault(message=f"{name} is a collection, and only files are read here")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFile:
+    """A file or collection that the user named, not yet opened."""
+
+    name: str
+    """The name that the user would give it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
+
+    path: SourcePath
+    """The file to open, absolute; or the collection."""
+
+    format: str
+    """A key of `formats.SUFFIXES`, or `formats.COLLECTION_FORMAT`."""
+
+    spooled: bool = False
+    """A stream, of which a copy is read, since a restart has to read it again."""
+
+    @property
+    def reader(self) -> RowReader:
+        """Return the reader of its rows."""
+        return self.path if isinstance(self.path, CollectionReader) else reader_of(self.path, self.format)
+
+    def current_fingerprint(self) -> Fingerprint:
+        """Return the present fingerprint of the file or collection.
+
+        Raises:
+            OSError: The file cannot be read, or is not a regular file.
+        """
+        if isinstance(self.path, CollectionReader):
+            return self.path.fingerprint()
+        return Fingerprint.of_file(self.path, whole=self.spooled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from upsert_cli.errors import Refusal, SourceUnreadable, UpsertCliError, UsageFault, reason_of
 from upsert_cli.sources.addresses import file_name, is_address
-from upsert_cli.sources.file_kinds import GZIP, ZSTD, Unsuitable, head_of, kind_of_file
-from upsert_cli.sources.formats import KNOWN_SUFFIXES, STDIN
+from upsert_cli.sources.formats import GZIP, KNOWN_SUFFIXES, STDIN, ZSTD, Unsuitable, head_of, kind_of_file
 
 _COMPRESSED = {".gz": GZIP, ".zst": ZSTD}
 

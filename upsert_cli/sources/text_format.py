@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from upsert_cli.sources.compression import SKIPPABLE, decompressed
-from upsert_cli.sources.file_kinds import GZIP, HEAD, ZSTD, Unsuitable, kind_of_file, refuse_other_kind
-from upsert_cli.sources.formats import Compression
+from upsert_cli.sources.formats import GZIP, HEAD, ZSTD, Compression, Unsuitable, kind_of_file, refuse_other_kind
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import FilePath, RemoteFile
 

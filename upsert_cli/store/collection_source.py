@@ -12,8 +12,8 @@ from upsert_cli.redaction import in_message
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.fingerprint import OF_COLLECTION, Fingerprint
 from upsert_cli.sources.formats import SCHEME
-from upsert_cli.sources.found_file import CollectionReader
 from upsert_cli.sources.item import Row
+from upsert_cli.sources.source import CollectionReader
 from upsert_cli.store.address import (
     canonical_target,
     is_server,

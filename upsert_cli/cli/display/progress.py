@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from upsert_cli.cli.display.frame import Frame
 from upsert_cli.cli.display.remaining_time import Clock, RemainingTime, as_clock
-from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.display.terminal import Frame, Terminal
 from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
 

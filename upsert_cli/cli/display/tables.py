@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 import click
 
-from upsert_cli.cli.display.frame import Frame
-from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.display.terminal import Frame, Terminal
 from upsert_cli.text import ellipsis, safe, tab_separated, wrapped
 
 if TYPE_CHECKING:

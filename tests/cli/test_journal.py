@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from tests.journal.conftest import reach
 from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 from upsert_cli.embedding.cache import downloading, staging
 from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.journal import Journal
@@ -180,11 +180,8 @@ def test_a_record_inside_a_record_is_no_task(terminal: Terminal) -> None:
 
 
 def _wait_for_folder(spool: Path) -> Path:
-    until = time.monotonic() + 60
-    while not (found := [*spool.glob(".incoming-*/*")]):
-        assert time.monotonic() < until, "nothing was spooled"
-        time.sleep(0.01)
-    return found[0].parent
+    wait_until(lambda: any(spool.glob(".incoming-*/*")))
+    return next(spool.glob(".incoming-*/*")).parent
 
 
 def _start_reading(terminal: Terminal, options: str = "") -> tuple[subprocess.Popen[str], Path]:

@@ -20,6 +20,7 @@ from tests.support.other_program import some_records, write_records
 from tests.support.raylets import Raylets
 from tests.support.records import assert_same
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 
 SHARDS = 16
 ROWS = int(os.environ.get("UPSERT_CLI_TEST_ROWS", "8000"))  # of a slow test; the figures in tests/bench are of more
@@ -202,13 +203,8 @@ class _Case:
         return process
 
     def wait_for(self, rows: int, process: subprocess.Popen[str]) -> None:
-        until = time.monotonic() + 300
-        while time.monotonic() < until:
-            assert process.poll() is None, process.communicate()
-            if self._done() >= rows:
-                return
-            time.sleep(0.1)
-        raise AssertionError("the load does not come on")
+        wait_until(lambda: process.poll() is not None or self._done() >= rows, seconds=300)
+        assert process.poll() is None, process.communicate()
 
     def _done(self) -> int:
         try:

@@ -10,13 +10,11 @@ import re
 import shlex
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import pytest
 
 from tests.support.forked import CONTAINER
 from tests.support.items import Items
+from tests.support.records import queued_rows
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from tests.support.waiting import wait_until
@@ -43,17 +42,6 @@ def _writer_of(process: subprocess.Popen[str]) -> int:
     return int(child)
 
 
-def _stored(terminal: Terminal) -> int:
-    """Return how many records Chroma's database lists, and takes no lock for that."""
-    path = terminal.folder / "chroma" / "chroma.sqlite3"
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            (count,) = database.execute("SELECT COUNT(*) FROM embeddings_queue").fetchone()
-            return int(count)
-    except sqlite3.OperationalError:
-        return 0  # it is being made
-
-
 # -- cancel, and a dead runner ------------------------------------------------------------------------------------
 
 
@@ -62,7 +50,7 @@ def test_cancel_stops_a_load_within_a_large_batch(tiny: Terminal, make_items: It
     """A cancel from another process works while a batch of thousands of rows is being written."""
     tiny.write("a.jsonl", make_items(rows))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size {rows}")
-    wait_until(lambda: _stored(tiny) > 0)
+    wait_until(lambda: queued_rows(tiny.folder / "chroma") > 0)
     began = time.monotonic()
     request_cancel(Journal(tiny.journal), "t")
     process.communicate(timeout=SECONDS)

@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.forked import start_python
 from tests.support.loading import a_target, assert_holds, numbered, of_model, plain_client, read_back, some_rows
+from tests.support.records import queued_rows
 from tests.support.waiting import wait_until
 from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
@@ -319,7 +320,7 @@ def _parent(folder: Path) -> tuple[subprocess.Popen[str], int]:
 def test_the_child_outlives_a_killed_parent_by_one_write(target: Target, tmp_path: Path) -> None:
     """When its parent is killed with -9, the child finishes the write in flight, frees the folder, and ends."""
     parent, pid = _parent(tmp_path)
-    time.sleep(0.1)  # into the first part of the first write
+    wait_until(lambda: queued_rows(Path(target.path)))  # the first part of the first write
     parent.kill()
     parent.communicate()
     wait_until(lambda: is_free(target))
@@ -337,7 +338,8 @@ def test_signals_to_the_group_do_not_reach_the_child(target: Target, tmp_path: P
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with suppress(ProcessLookupError):  # it has ended since
                 os.killpg(parent.pid, number)
-        time.sleep(0.05)
+        with suppress(subprocess.TimeoutExpired):
+            parent.wait(0.05)
     assert parent.returncode == 0
     assert parent.communicate()[0].count("written") == 3
     assert_holds(target, some_rows(numbered(0, 6_000)))
@@ -392,7 +394,7 @@ def test_abandoning_frees_a_waiting_thread(target: Target) -> None:
 
     thread = threading.Thread(target=write)
     thread.start()
-    time.sleep(0.1)
+    wait_until(lambda: queued_rows(Path(target.path)))
     writer.abandon()
     writer.abandon()
     thread.join(60)

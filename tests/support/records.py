@@ -1,7 +1,10 @@
-"""Collections as tests read them back, and the comparison of two of them."""
+"""Collections as tests read them back, the comparison of two of them, and a look at one that is being written."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,3 +28,13 @@ def assert_same(found: Records, expected: Records, *, tolerance: float = 1e-5) -
         }
     vectors, wanted = (np.array([records[one]["vector"] for one in expected]) for records in (found, expected))
     np.testing.assert_allclose(vectors, wanted, rtol=0, atol=tolerance)
+
+
+def queued_rows(chroma: Path) -> int:
+    """Return the number of rows that Chroma's database has queued, without taking a lock."""
+    try:
+        with closing(sqlite3.connect(f"{(chroma / 'chroma.sqlite3').as_uri()}?mode=ro", uri=True)) as database:
+            (count,) = database.execute("SELECT COUNT(*) FROM embeddings_queue").fetchone()
+            return int(count)
+    except sqlite3.OperationalError:
+        return 0  # it is being made

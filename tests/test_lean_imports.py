@@ -27,7 +27,7 @@ def test_nothing_is_missing_after_a_lean_import() -> None:
 
 
 def test_a_failed_import_restores_the_table_of_modules() -> None:
-    """A package that cannot be imported leaves `sys.modules` as it was."""
+    """A package that cannot be imported leaves `sys.modules` unchanged."""
     before = [sys.modules.get(name) for name in HIDDEN]
     with pytest.raises(ImportError), lean_imports():
         raise ImportError

@@ -55,7 +55,7 @@ MEASURES: dict[str, MEASURE] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure what was asked for."""
+    """Measure the requested rows."""
     options = _parser().parse_args(arguments)
     rows = _rows(options)
     if options.growth and find_spec("matplotlib") is None:
@@ -81,7 +81,7 @@ def _measured(bench: Bench, names: list[str]) -> Iterator[Result]:
 
 
 def _rows(options: argparse.Namespace) -> list[str]:
-    """Return the names of what to measure; `S5` stands for all that begin so."""
+    """Return the names of the rows to measure; `S5` stands for all rows that begin with it."""
     if options.growth:
         return list(growth.MEASURES)
     usual = constants.MEASURES if options.constants else MEASURES.keys() - constants.MEASURES.keys() - set(ON_REQUEST)
@@ -107,13 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="one row, such as S3; repeatable")
     parser.add_argument("--growth", action="store_true", help="measure growth alone, and draw its plot (`bench` extra)")
     parser.add_argument("--constants", action="store_true", help="what the package's constants are based on")
-    parser.add_argument("--short", action="store_true", help="small sizes: whether it works, not what it reaches")
+    parser.add_argument("--short", action="store_true", help="small sizes, which only show that it works")
     parser.add_argument("--json", action="store_true", help="an array of objects with all raw figures")
     parser.add_argument("--texts", type=int, help="texts that the real model embeds (S1 to S3)")
     parser.add_argument("--rows", type=int, help="rows that are loaded again (S4, S6), read (S10)")
     parser.add_argument("--large", type=int, help="rows of the large collection (S5, flush)")
     parser.add_argument("--tasks", type=int, help="tasks of the large journal (S9)")
-    parser.add_argument("--times", type=int, help="repetitions of which the median counts")
+    parser.add_argument("--times", type=int, help="repetitions; the median counts")
     parser.add_argument("--folder", type=Path, help="where to work; some GB for the large rows")
     return parser
 

@@ -42,7 +42,7 @@ class Sizes:
     """Tasks of the large journal."""
 
     times: int = 3
-    """Repetitions of which the median counts; cheap measurements are repeated three times as often."""
+    """Repetitions; the median counts. Cheap measurements are repeated three times as often."""
 
 
 SHORT = Sizes(texts=40, rows=200, large=600, tasks=600, times=1)
@@ -57,7 +57,7 @@ class Bench:
 
     sizes: Sizes
     say: Callable[[str], None]
-    """Takes a line about what is being measured now."""
+    """Takes a line about the present measurement."""
 
     plot: Path | None = None
     """Where the plot of growth goes; None: nowhere."""
@@ -92,7 +92,7 @@ class Bench:
         return max(self.first_load().cpu - start, 1e-9) / self.sizes.texts
 
     def once(self, name: str, measure: Callable[[], Cost]) -> Cost:
-        """Return what is measured at the first call, and kept for the rows that share it."""
+        """Measure at the first call, and return the kept result for the rows that share it."""
         if name not in self._costs:
             self.say(f"measuring {name}")
             self._costs[name] = measure()
@@ -142,7 +142,7 @@ class Bench:
         return self.folder / f"{name}-{number}"
 
     def made(self, name: str, make: Callable[[Path], object]) -> Path:
-        """Return what is made at the first call, and kept for the others."""
+        """Make a file or folder at the first call, and return the kept one to later callers."""
         path = self.folder / name
         if name not in self._made:
             self.say(f"making {name}")

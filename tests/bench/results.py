@@ -21,7 +21,7 @@ class Result:
     """With its unit: `1.06 times`."""
 
     reach: str
-    """What it should be: `at most 1.10 times`; empty where nothing is asked."""
+    """The target, such as `at most 1.10 times`, or nothing."""
 
     met: bool | None
     """None where nothing is asked, or where it could not be measured."""

@@ -29,7 +29,7 @@ def test_every_page_is_listed_once_under_a_name_that_no_command_has(terminal: Te
 
 @pytest.mark.parametrize("topic", [topic for topic in ALL_TOPICS if topic != "environment"])
 def test_a_page_in_a_pipe_is_its_markdown(terminal: Terminal, topic: str) -> None:
-    """In a pipe a page is printed as it is in the package."""
+    """In a pipe a page is printed unchanged."""
     assert terminal.type(f"upsert-cli help {topic}").stdout == (GUIDE / f"{topic}.md").read_text()
 
 
@@ -61,7 +61,7 @@ def test_the_help_of_a_command_is_that_of_its_option(terminal: Terminal, command
     ],
 )
 def test_an_unknown_topic_names_the_nearest(terminal: Terminal, typed: str, advice: str) -> None:
-    """What is neither a page nor a command is a usage error with a suggestion."""
+    """A word that is neither a page nor a command is a usage error with a suggestion."""
     done = terminal.type(f"upsert-cli help {typed}", expect=2)
     assert done.stdout == ""
     assert advice in done.stderr

@@ -90,7 +90,7 @@ def test_a_page_describes_a_load(tiny: Terminal, make_items: Items) -> None:
 
 
 def test_a_page_that_cannot_be_written_or_made_is_an_error(terminal: Terminal) -> None:
-    """The error names what is missing, and no partial page is left."""
+    """The error names the missing package or folder, and no partial page is left."""
     assert "missing" in terminal.type("upsert-cli report missing --html a.html", expect=1).stderr
     assert "--html" in terminal.type("upsert-cli report missing", expect=2).stderr
     assert list(terminal.folder.iterdir()) == []

@@ -178,7 +178,7 @@ def test_a_machine_without_it_refuses_before_there_is_a_task(
 
 
 def test_a_task_that_comes_to_a_machine_without_it(bf16: None, tiny: Terminal, make_items: Items) -> None:
-    """`restart` leaves the task as it was, a worker refuses it, and `run` with the same id continues it in fp32."""
+    """`restart` leaves the task unchanged, a worker refuses it, and `run` with the same id continues it in fp32."""
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id queued --precision bf16 --collection other --enqueue")
     tiny.type("upsert-cli run a.jsonl --task-id done --precision bf16")

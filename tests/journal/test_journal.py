@@ -87,7 +87,7 @@ def test_a_task_is_found_as_it_was_created(journal: Journal) -> None:
 
 
 def test_the_files_are_ordinary_tinydb_files(journal: Journal) -> None:
-    """Stock TinyDB reads what the journal wrote."""
+    """Stock TinyDB reads the journal's files."""
     journal.create(make_task("a"))
     journal.create(make_task("b"))
     table = TinyDB(journal.folder / "tasks-000000.json", access_mode="r").table("tasks")

@@ -244,7 +244,7 @@ def test_a_bad_row_costs_no_other(target: Target, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in BAD_METADATA if not kind.startswith("no-")])
 def test_a_bad_update_costs_no_other(target: Target, kind: str) -> None:
-    """Bad metadata is refused in an update as well, and the record stays as it is."""
+    """Bad metadata is refused in an update as well, and the record stays unchanged."""
     before = some_rows(["bad", "good"])
     update = WriteBatch(ids=["bad", "good"], texts=[], metadatas=[BAD_METADATA[kind], {"new": 1}], vectors=None)
     with opened(target, flush=False) as (records, _):

@@ -132,7 +132,7 @@ def test_no_hash_is_better_than_a_wrong_one(target: Target, change: Callable[[Ta
 
 
 def test_the_queue_of_another_collection_does_not_matter(target: Target) -> None:
-    """Only what is queued for the collection itself may change its records."""
+    """Only changes that are queued for the collection itself count."""
     _change(target, QUEUED, values=("other",))
     assert _hashes(target) == dict.fromkeys(IDS, "first.first")
     assert _hashes(replace(target, collection="other")) == {}

@@ -92,7 +92,7 @@ CHILDREN = {
 }
 
 ERRORS = {name: getattr(sys, name).errors for name in ("stdin", "stdout", "stderr")}
-"""How each standard stream treats what it cannot encode; a process with closed streams has none to ask."""
+"""The error handler of each standard stream, kept for processes whose streams are closed."""
 
 Spare = tuple[int, socket.socket]
 

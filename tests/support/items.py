@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 Items = Callable[..., list[dict[str, Any]]]
-"""What the fixture `make_items` returns."""
+"""The type of the fixtures `make_items` and `vectored`."""
 
 
 def text_item(object_id: str, text: str) -> dict[str, Any]:

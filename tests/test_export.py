@@ -16,9 +16,8 @@ from tests.support.other_program import plain_chroma
 from tests.support.reading import exactly, fuzz, item, rows_of
 from tests.support.terminal import Terminal
 from upsert_cli.documents.document import make_document
-from upsert_cli.documents.exported_items import ItemForm
 from upsert_cli.documents.recipe import Recipe
-from upsert_cli.documents.stored_items import item_of_record
+from upsert_cli.documents.stored_items import ItemForm, item_of_record
 from upsert_cli.errors import ItemError, Refusal
 from upsert_cli.sources.formats import WRITTEN_FORMATS
 from upsert_cli.sources.readers import item_writer

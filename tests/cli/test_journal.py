@@ -17,8 +17,8 @@ from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 from upsert_cli.embedding.cache import downloading, staging
 from upsert_cli.journal.claims import request_cancel
+from upsert_cli.journal.damage import whole_records
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.salvage import whole_records
 from upsert_cli.journal.task import TaskStatus
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

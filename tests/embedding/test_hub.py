@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from tests.support.forked import run_python
-from upsert_cli.embedding import hub as model_hub
+from upsert_cli.embedding import fetching
 from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL
 from upsert_cli.embedding.fastembed import supported_models
-from upsert_cli.embedding.hub import check_hub, check_reachable
+from upsert_cli.embedding.fetching import check_hub, check_reachable
 from upsert_cli.errors import ModelUnavailable
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -201,7 +201,7 @@ def listening_port() -> Iterator[int]:
 @pytest.fixture
 def black_hole(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Return a port that never answers: its queue is full, so the kernel drops every packet."""
-    monkeypatch.setattr(model_hub, "REACH_SECONDS", 0.3)
+    monkeypatch.setattr(fetching, "REACH_SECONDS", 0.3)
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = server.getsockname()[1]
@@ -239,7 +239,7 @@ def test_a_host_that_never_answers_is_given_up(black_hole: int) -> None:
 def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit covers resolving the name as well, which no socket timeout does."""
     never = threading.Event()
-    monkeypatch.setattr(model_hub, "REACH_SECONDS", 0.2)
+    monkeypatch.setattr(fetching, "REACH_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: never.wait() and [])
     with pytest.raises(ModelUnavailable, match=r"hub\.invalid:443 did not answer within 0\.2 seconds"):
         check_reachable("https://hub.invalid")
@@ -275,6 +275,6 @@ def test_a_malformed_address_is_named_by_its_setting(monkeypatch: pytest.MonkeyP
 def test_a_hub_that_is_switched_off_is_not_asked(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     """With HF_HUB_OFFLINE not even a connection is tried."""
     monkeypatch.setenv("HF_HUB_OFFLINE", word)
-    monkeypatch.setattr(model_hub, "check_reachable", lambda _url: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(fetching, "check_reachable", lambda _url: pytest.fail("the hub was asked"))
     with pytest.raises(ModelUnavailable, match="HF_HUB_OFFLINE"):
         check_hub()

@@ -16,11 +16,10 @@ from upsert_cli import atomic
 from upsert_cli.errors import JournalUnreadable
 from upsert_cli.journal import rejects
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.damage import damaged_files, repair_journal
+from upsert_cli.journal.damage import damage_of_task, damaged_files, repair_journal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.journal.task_damage import damage_of_task
 
 DONE, FAILED, PENDING, PROCESSING = TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.PENDING, TaskStatus.PROCESSING
 COUNT = 3

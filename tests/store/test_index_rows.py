@@ -13,8 +13,7 @@ import pytest
 
 from tests.support.loading import DIMENSION, a_target, numbered, plain_client
 from upsert_cli.errors import TargetDamaged
-from upsert_cli.store.chroma.index_files import IndexFiles
-from upsert_cli.store.chroma.index_format import saved_ids
+from upsert_cli.store.chroma.index_files import IndexFiles, saved_ids
 
 CONFIGURATION: Any = {"hnsw": {"sync_threshold": 50, "batch_size": 10}}
 

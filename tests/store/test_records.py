@@ -32,7 +32,7 @@ from upsert_cli.embedding.identity import Weights
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.base import Verdict, WriteBatch
-from upsert_cli.store.chroma import index_format as index_format_module
+from upsert_cli.store.chroma import index_files as index_files_module
 from upsert_cli.store.chroma import index_queue as index_queue_module
 from upsert_cli.store.chroma import records as records_module
 from upsert_cli.store.chroma.index_files import IndexFiles
@@ -651,7 +651,7 @@ def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypat
 def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links that were cut off a large index are found at the next opening, unless the last writer ended in order."""
     load(target, some_rows(numbered(0, 600)))
-    monkeypatch.setattr(index_format_module, "GLANCE_LINKS", 100)
+    monkeypatch.setattr(index_files_module, "GLANCE_LINKS", 100)
     (links,) = Path(target.path).glob("*/link_lists.bin")
     os.truncate(links, links.stat().st_size - 1)
     with opened(target):

@@ -68,7 +68,7 @@ def export(
         raise click.UsageError("--vector-field goes with --vectors.")
     if not text_field or not vector_field or text_field == vector_field:
         raise click.UsageError("--text-field and --vector-field have to name two fields.")
-    from upsert_cli.documents.exported_items import ItemForm
+    from upsert_cli.documents.stored_items import ItemForm
     from upsert_cli.verify.export import export as export_records
 
     require_resources()

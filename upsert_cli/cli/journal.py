@@ -12,8 +12,7 @@ from upsert_cli.cli.options.command import Group
 from upsert_cli.cli.options.option import json_option
 from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.damage import damaged_files, leftovers, repair_journal
-from upsert_cli.journal.task_damage import Damage
+from upsert_cli.journal.damage import Damage, damaged_files, leftovers, repair_journal
 from upsert_cli.owned_folders import Leftover
 from upsert_cli.text import safe
 

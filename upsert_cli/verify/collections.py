@@ -18,7 +18,7 @@ from upsert_cli.store.locate import location_at, no_collection
 from upsert_cli.store.location import Location
 from upsert_cli.store.process import open_as_found
 from upsert_cli.store.target import UNNAMED, CollectionInfo, Target
-from upsert_cli.verify.loads import newest_loads
+from upsert_cli.verify.subject import newest_loads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,7 @@ from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess, open_as_found
 from upsert_cli.verify.expected import expected_batches
-from upsert_cli.verify.loads import other_load, repair_by_task
-from upsert_cli.verify.subject import Subject
+from upsert_cli.verify.subject import Subject, other_load, repair_by_task
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
 SAMPLE_ROWS = 200  # records that a query has to find; each costs about a millisecond

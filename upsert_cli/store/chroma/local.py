@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse, UpsertCliError
 from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.chroma.database import describe, describe_all, reading, writing
-from upsert_cli.store.chroma.folder_copy import readable_copy
 from upsert_cli.store.chroma.index_files import IndexFiles
 from upsert_cli.store.chroma.tables import RecordTables, changed_hashes
-from upsert_cli.store.chroma.upgrade import connect_upgraded
+from upsert_cli.store.chroma.upgrade import connect_upgraded, readable_copy
 from upsert_cli.store.folder import (
     DATABASE_NAME,
     LEASE_NAME,

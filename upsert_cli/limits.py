@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.redaction import error_line
@@ -17,6 +17,8 @@ NEEDED_MEMORY = 640 << 20  # bytes of address space that the default model and C
 SET_CLOCK = "set the clock (`date` shows it), then try again"
 
 _FILE_ERRORS = (errno.EMFILE, errno.ENFILE)
+_SIZE_ERRORS = (errno.EFBIG,)
+_MEMORY_ERRORS = (errno.ENOMEM,)
 _FILE_WORDS = ("too many open files",)
 _SIZE_WORDS = ("disk i/o error", "file too large")
 _MEMORY_WORDS = ("bad_alloc", "bad allocation", "cannot allocate memory", "failed to allocate memory")
@@ -57,13 +59,13 @@ def limit_reached(error: BaseException, *, by_words: bool = False) -> UpsertCliE
     """
     for each in _chain(error):
         text = str(each).lower() if by_words else ""
-        if (isinstance(each, OSError) and each.errno in _FILE_ERRORS) or any(word in text for word in _FILE_WORDS):
+        if _has(each, _FILE_ERRORS) or any(word in text for word in _FILE_WORDS):
             return _too_few_files("no more can be opened")
-        is_memory = isinstance(each, MemoryError) or (isinstance(each, OSError) and each.errno == errno.ENOMEM)
-        if is_memory or any(word in text for word in _MEMORY_WORDS):
+        if isinstance(each, MemoryError) or _has(each, _MEMORY_ERRORS) or any(word in text for word in _MEMORY_WORDS):
             return out_of_memory("there is no more")
-        is_size = (isinstance(each, OSError) and each.errno == errno.EFBIG) or any(word in text for word in _SIZE_WORDS)
-        if is_size and (size := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:
+        size = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        is_size = _has(each, _SIZE_ERRORS) or any(word in text for word in _SIZE_WORDS)
+        if is_size and size != resource.RLIM_INFINITY:
             return _too_small_files(size)
     return None
 
@@ -108,6 +110,11 @@ def _too_small_files(size: int) -> UpsertCliError:
         message=f"the files that this process writes are limited to {size:,} bytes; raise the limit (`ulimit -f "
         "unlimited`, or what starts the process, such as LimitFSIZE= of systemd) and try again"
     )
+
+
+def _has(error: BaseException, numbers: Sequence[int]) -> bool:
+    """Check that an error is the system's, with one of some numbers."""
+    return isinstance(error, OSError) and error.errno in numbers
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

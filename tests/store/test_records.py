@@ -359,6 +359,17 @@ def test_foreign_collection_of_another_dimension_is_refused(target: Target) -> N
         pass
 
 
+def test_a_folder_that_is_removed_while_it_is_open(target: Target) -> None:
+    """A write names the folder that is gone, in an error that is no bug."""
+    with opened(target, flush=False) as (records, _):
+        moved = Path(target.path).rename(f"{target.path}.moved")
+        try:
+            with pytest.raises(UpsertCliError, match=f"{target.path} cannot be used: No such file"):
+                records.write(some_rows(["a"]))
+        finally:
+            moved.rename(target.path)
+
+
 def test_foreign_collection_may_hold_zeros(target: Target) -> None:
     """A vector of zeros is not damage in a collection that another program made."""
     rows = some_rows(numbered(0, 20))

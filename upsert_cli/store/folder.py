@@ -84,7 +84,10 @@ def require_space(path: Path, *, rows: int) -> None:
         UpsertCliError: The disk is too full, or takes no more files.
     """
     free, needed = _free(path), rows * ROW_BYTES + RESERVE_BYTES
-    disk = os.statvfs(path)
+    try:
+        disk = os.statvfs(path)
+    except OSError as error:  # somebody has removed the folder
+        raise os_fault(path, error) from error
     if free < needed or (disk.f_files and disk.f_favail < RESERVE_FILES):  # some file systems count no files
         raise disk_full(path, free=free, needed=needed)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,18 @@ import pytest
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.context import RunContext
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.load import open as open_module
+from upsert_cli.load.open import open_task
 from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, claim_queued, run_queued, worst_exit_code
+from upsert_cli.load.request import LoadRequest, OpenedTask
+from upsert_cli.load.task_sources import read_again
+from upsert_cli.sources.source import Source
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 
@@ -150,3 +159,44 @@ def test_earlier_attempts_are_bounded(tmp_path: Path, attempts: int) -> None:
     assert task.attempt == attempts
     assert [each.attempt for each in task.attempts] == list(range(max(1, attempts - 20), attempts + 1))
     assert [each.counts.read for each in task.attempts] == [each.attempt - 1 for each in task.attempts]
+
+
+@pytest.mark.parametrize("enqueue", [False, True])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_cancel_while_a_run_resumes_the_task_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, enqueue: bool, has_begun: bool
+) -> None:
+    """A task that is canceled while `run --task-id` takes it over stays canceled, and the run reports that."""
+    (tmp_path / "a.jsonl").write_text('{"object_id": "a", "payload": {"text": "a"}}\n')
+    journal = Journal(tmp_path / "journal")
+
+    def resume(*, enqueue: bool) -> OpenedTask:
+        request = LoadRequest(
+            kind="default",
+            names=(str(tmp_path / "a.jsonl"),),
+            chroma=str(tmp_path / "chroma"),
+            collection="default",
+            model=DEFAULT_MODEL,
+            options=LoadOptions(),
+            task_id="t",
+            enqueue=enqueue,
+        )
+        return open_task(
+            journal, request, stdin=io.BytesIO(), if_running="refuse", wait_until=0.0, context=RunContext()
+        )
+
+    def cancel_and_read(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
+        request_cancel(Journal(journal.folder), "t")
+        return read_again(task, sources)
+
+    created = resume(enqueue=not enqueue)
+    if created.claim is not None:
+        created.claim.release()
+    if has_begun:
+        with Claim.take(journal, "t") as claim:
+            claim.begin()
+    monkeypatch.setattr(open_module, "read_again", cancel_and_read)
+    opened = resume(enqueue=enqueue)
+    assert journal.find("t").status is TaskStatus.CANCELED
+    assert opened.task is not None
+    assert (opened.task.status, opened.exit_code, opened.claim) == (TaskStatus.CANCELED, 5, None)

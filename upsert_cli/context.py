@@ -19,7 +19,7 @@ class Progress:
     """Rows of all sources; None until they are counted."""
 
     read: int = 0
-    """Rows that were read in all attempts, as `embedding_passed` and `committed` are of all attempts."""
+    """Rows that were read in all attempts; `embedding_passed` and `committed` are sums of all attempts, too."""
 
     embedding_passed: int = 0
     """Rows that were embedded, or needed no vector."""

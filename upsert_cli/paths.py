@@ -60,7 +60,7 @@ def expanded(path: Path) -> Path:
 
 
 def no_home(what: str) -> UpsertCliError:
-    """Return the error for files that belong into the home folder of a user without one."""
+    """Return the error for files that belong in the home folder of a user without one."""
     return UpsertCliError(message=f"there is no home folder for {what}: {_NO_HOME}")
 
 

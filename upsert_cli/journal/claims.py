@@ -96,7 +96,8 @@ class Claim:
     def set_back(self, *, heeds_cancel: bool, **changes: object) -> Task:
         """Make the task pending again, with other fields changed, and return it.
 
-        With `heeds_cancel`, a task is canceled instead if its runner was asked to stop before it died.
+        With `heeds_cancel`, a canceled task stays canceled, and a task whose runner was asked to stop before it died is
+        canceled instead.
         """
         return self._journal.change(
             self.task_id,

@@ -147,8 +147,8 @@ class Journal:
     ) -> Task:
         """Move a task from an expected state into another one, with its last checkpoint, as one operation.
 
-        The given `fields` override those of the checkpoint. With `heeds_cancel`, the task is canceled instead if its
-        runner was asked to stop.
+        The given `fields` override those of the checkpoint. With `heeds_cancel`, a canceled task stays as it is, and a
+        task whose runner was asked to stop is canceled instead.
 
         Raises:
             TaskNotFound: No task has this id.
@@ -159,6 +159,8 @@ class Journal:
             task = self._task(record)
             if task.status not in expect:
                 raise WrongStatus(task_id=task_id, status=task.status, wanted=tuple(expect))
+            if heeds_cancel and task.status is TaskStatus.CANCELED:
+                return task
             if task.status is TaskStatus.PROCESSING:
                 checkpoint = read_checkpoint(self.files(task_id).progress)
                 task = task if checkpoint is None else self._with_progress(task, checkpoint)

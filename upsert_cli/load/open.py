@@ -157,7 +157,7 @@ def _resume(
                 raise
             now = journal.with_runner(journal.find(task.id))
             return OpenedTask(task=now, skipped=f"task {task.id} is being run by another process")
-        task = claim.taken_over()  # read again, now that no other process can change it
+        task = claim.taken_over()  # read again, now that no other process can run it
         if task.status in _NOT_RESUMED:
             return OpenedTask(task=task)
         # The new options store the same records as the old ones, but may load them in another way.
@@ -183,8 +183,10 @@ def _await_claim(journal: Journal, task_id: str, *, wait_until: float, context: 
 
 
 def _ready(claim: Claim, held: ExitStack) -> OpenedTask:
-    """Return a task that was set back; its claim is released if the task is queued."""
+    """Return a task that was set back; its claim is released if the task is queued, or was canceled at that moment."""
     task = claim.task()
+    if task.status is TaskStatus.CANCELED:
+        return OpenedTask(task=task)
     if task.queued:
         return OpenedTask(task=task, queued=True)
     held.pop_all()

@@ -25,7 +25,7 @@ from upsert_cli.pipeline.stages import Stages
 from upsert_cli.store.process import StoreProcess
 
 UnitLoader = Callable[[Committer, Resources, int], None]
-"""Loads all units of a task that have no receipt, by several workers, into a collection with some records."""
+"""Loads the units of a task that have no receipt, by several workers; takes the number of records before the load."""
 
 
 def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wait_until: float) -> Task:

@@ -438,6 +438,18 @@ def test_a_foreign_threshold_survives_the_childs_death(target: Target) -> None:
         assert lease.before.owed == {}
 
 
+def test_a_dropped_collection_leaves_a_clean_folder(target: Target) -> None:
+    """Closing the store of a collection that it has dropped restores nothing, and its records were never damaged."""
+    with StoreProcess(replace(target, rows=2)) as store:
+        store.write(some_rows(numbered(0, 2)))
+        assert store.drop() == 0
+        store.close()
+    assert LocalFolder(path=Path(target.path), collection=target.collection).describe() is None
+    with Lease.take(lease_of(target), Holder.this_process()) as lease:
+        assert lease.was_clean
+        assert not lease.holder.owed
+
+
 # -- its death -----------------------------------------------------------------------------------------------------
 
 

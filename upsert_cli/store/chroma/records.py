@@ -157,11 +157,12 @@ class ChromaStore(ChromaReader):
             self._lease.owe({to: owed, name: None})
 
     def drop(self) -> int:
-        """Delete the collection, with the files of its index."""
+        """Delete the collection, with the files of its index; nothing is left to flush or to restore."""
         index = None if self._location.index is None else self._location.index.path()
         self._call(self._client.delete_collection, self._target.collection)
         if index is not None:
             shutil.rmtree(index, ignore_errors=True)
+        self._queue = None
         if self._lease is not None:
             with understood(self._target):  # the disk of the lock file may be full
                 self._lease.owe({self._target.collection: None})

@@ -79,10 +79,15 @@ def test_an_answer_that_is_not_chromas_confirms_no_write(proxy: Proxy, asking: H
 def test_a_gateway_that_answers_for_a_moment_is_waited_for(proxy: Proxy) -> None:
     """A request that a gateway answers itself is made again, and Chroma's answer counts."""
     proxy.plan = lambda call: FOREIGN["text, 404"] if call.number in {2, 3} else None
-    with closing(HttpSession(proxy.url, Access(), retry_for=60.0, notify=lambda _: None)) as asking:
+    messages: list[str] = []
+    with closing(HttpSession(proxy.url, Access(), retry_for=60.0, notify=messages.append)) as asking:
         asking.request("GET", f"{proxy.url}/api/v2/version")
         assert asking.request("GET", f"{proxy.url}/api/v2/pre-flight-checks").json()["max_batch_size"] > 0
     assert proxy.faults == 2
+    (message,) = messages
+    assert message.startswith(f"{proxy.url}: 404 ")
+    assert message.count(proxy.url) == 1
+    assert "then try again" not in message
 
 
 @pytest.mark.parametrize(

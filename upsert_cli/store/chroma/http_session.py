@@ -129,7 +129,8 @@ class HttpSession:
     def _announce(self, error: BaseException, pause: float) -> None:
         if time.monotonic() >= self._next_message:
             self._next_message = time.monotonic() + MESSAGE_SECONDS
-            self._notify(f"{self._url}: {short_line(str(error))}; trying again in {pause:.1f} s")
+            reason = error.found if isinstance(error, NotChromasAnswer) else short_line(str(error))
+            self._notify(f"{self._url}: {reason}; trying again in {pause:.1f} s")
 
     def _given_up(self, error: RequestFailed, seconds: float) -> UpsertCliError:
         reason = short_line(str(error))

@@ -6,7 +6,8 @@ import json
 import signal
 import time
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,6 +16,9 @@ from tests.support.items import Items
 from tests.support.proxy import Call, Fault, Proxy
 from tests.support.records import assert_same
 from tests.support.terminal import Terminal
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.store.locate import location_of
+from upsert_cli.store.target import Target
 
 KINDS = (
     Fault(status=429, headers={"Retry-After": "0.2"}),
@@ -162,6 +166,20 @@ def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored
     counts = tiny.info("t")["counts"]
     assert (counts["read"], counts["failed"]) == (600, 0)
     assert len(server.records("default")) == 600
+
+
+def test_a_limit_that_stops_the_client_is_named(
+    shared_server: ChromaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If memory is too short to import Chroma's client, the error says so, as it does for a folder."""
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise ImportError("libchroma.so: failed to map segment: Cannot allocate memory")
+
+    monkeypatch.setattr("upsert_cli.store.chroma.client.connect_server", fail)
+    target = Target(path=shared_server.url, collection="limited", leases=str(tmp_path))
+    with pytest.raises(UpsertCliError, match="memory"):
+        location_of(target).open(target)
 
 
 def test_a_server_of_another_version(tiny: Terminal, proxy: Proxy, vectored: Items) -> None:

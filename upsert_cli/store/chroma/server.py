@@ -13,6 +13,7 @@ from upsert_cli.errors import TargetInUse
 from upsert_cli.leases import Holder, Lease
 from upsert_cli.store.address import Access, Address, access_to, address_of
 from upsert_cli.store.base import Record
+from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.folder import enter_folder
 from upsert_cli.store.location import Location
 from upsert_cli.store.target import CollectionInfo, CollectionState, Opened, Target
@@ -111,10 +112,11 @@ class Server(Location):
         from upsert_cli.store.chroma.client import connect_server
         from upsert_cli.store.chroma.records import ChromaStore
 
-        database = self._asking(notify)
-        if target.keeps_lists:
-            database.require_lists()
-        client = connect_server(database.session, self.address.url, tenant=database.tenant, database=database.name)
+        with understood(target):
+            database = self._asking(notify)
+            if target.keeps_lists:
+                database.require_lists()
+            client = connect_server(database.session, self.address.url, tenant=database.tenant, database=database.name)
         store = ChromaStore(target, self, client, lease=lease)
         return store, store.opened
 

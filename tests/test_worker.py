@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import itertools
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -15,15 +17,17 @@ from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load import open as open_module
+from upsert_cli.load.load_context import Observer
 from upsert_cli.load.open import open_task
 from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, claim_queued, run_queued, worst_exit_code
 from upsert_cli.load.request import LoadRequest, OpenedTask
+from upsert_cli.load.run import run_task
 from upsert_cli.load.task_sources import read_again
 from upsert_cli.sources.source import Source
 
@@ -137,6 +141,25 @@ def test_a_cancel_of_a_worker_that_a_signal_ends_is_not_lost(tmp_path: Path) -> 
         request_cancel(Journal(tmp_path), "t")
         assert claim.finish(PENDING, detail="stopped by SIGTERM").status is TaskStatus.CANCELED
     assert _work_off(journal) == []
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_task_that_is_canceled_before_a_signal_ends_its_runner_is_canceled(tmp_path: Path, *, queued: bool) -> None:
+    """The signal ends the process, but neither a worker nor `run` continues the task, so the message names `restart`."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("t", queued=queued))
+
+    def stop(task: Task) -> None:
+        request_cancel(Journal(tmp_path), task.id)
+        raise Interrupted(task_id=task.id, signal_number=signal.SIGTERM, queued=queued)
+
+    observer = create_autospec(Observer, instance=True)
+    observer.started.side_effect = stop
+    with Claim.take(journal, "t") as claim, pytest.raises(Interrupted) as stopped:
+        run_task(claim, observer=observer, load_in_units=load_on_ray, wait_until=0.0)
+    task = journal.find("t")
+    assert (task.status, task.stopped_by) == (TaskStatus.CANCELED, "SIGTERM")
+    assert str(stopped.value) == "task t was stopped by SIGTERM; `upsert-cli restart t` continues it"
 
 
 def test_the_gravest_exit_code() -> None:

@@ -179,7 +179,8 @@ class Claim:
     ) -> Task:
         """Record the end of this attempt, and return the task.
 
-        The checkpoint stays unless the task is done, so that a restart continues there.
+        The checkpoint stays unless the task is done, so that a restart continues there. If a signal stopped a task that
+        was to be canceled, it is canceled.
 
         Args:
             status: `done`, `failed`, `canceled` or `refused`; or `pending`, for another attempt.
@@ -194,7 +195,7 @@ class Claim:
             self.task_id,
             status,
             expect=(TaskStatus.PROCESSING,),
-            heeds_cancel=status is TaskStatus.PENDING,
+            heeds_cancel=status is TaskStatus.PENDING or fields.get("stopped_by") is not None,
             **fields,
         )
         try:

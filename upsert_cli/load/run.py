@@ -236,9 +236,12 @@ class _Attempt:
         is_known = isinstance(error, UpsertCliError)
         try:
             detail = str(error) if is_known else f"unexpected {type(error).__name__}: {error}"
-            self.finish(status, detail, stopped_by=stopped_by)
+            task = self.finish(status, detail, stopped_by=stopped_by)
         except UpsertCliError as also:
             self._context.warning(f"the end of the task could not be written down: {also}")
+        else:
+            if isinstance(error, Interrupted):
+                error.queued = task.status is TaskStatus.PENDING  # not if the task was canceled at that moment
 
 
 def _busy_seconds(stores: Sequence[StoreProcess]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import signal
@@ -14,6 +15,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
+from upsert_cli.cli.root import cli
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -223,3 +225,22 @@ def test_a_cancel_while_a_run_resumes_the_task_is_not_lost(
     assert journal.find("t").status is TaskStatus.CANCELED
     assert opened.task is not None
     assert (opened.task.status, opened.exit_code, opened.claim) == (TaskStatus.CANCELED, 5, None)
+
+
+def test_ended_tasks_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that runs for weeks keeps no ended task, whose rejects may take megabytes."""
+    journal = Journal(tmp_path)
+    for name in ("t1", "t2", "t3", "t4"):
+        journal.create(make_task(name, queued=True))
+    kept: list[int] = []
+
+    def run_queued(journal: Journal, _claim: Claim, task: Task, **_: object) -> tuple[Task, None]:
+        gc.collect()
+        kept.append(sum(isinstance(each, Task) and each.status is TaskStatus.DONE for each in gc.get_objects()))
+        journal.change(task.id, PROCESSING, expect=(PENDING,), started_at="2026-11-23T21:03:12Z")
+        return journal.change(task.id, TaskStatus.DONE, expect=(PROCESSING,)), None
+
+    monkeypatch.setattr("upsert_cli.load.queue_worker.run_queued", run_queued)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["work", "--journal", str(tmp_path)])
+    assert kept[1:] == kept[1:2] * 3

@@ -69,8 +69,8 @@ def _verify(session: Session, task: Task, report: RunReport, *, code: int) -> in
     return worst_exit_code([code, outcome.exit_code])
 
 
-def attempt_queued(session: Session, task: Task, claim: Claim, *, metrics: Path | None) -> Task:
-    """Run a task of the queue, report its end, and return it."""
+def attempt_queued(session: Session, task: Task, claim: Claim, *, metrics: Path | None) -> tuple[TaskStatus, int]:
+    """Run a task of the queue, report its end, and return its state and its exit code."""
     from upsert_cli.cluster.unit_load import load_on_ray
     from upsert_cli.load.queue_worker import run_queued
 
@@ -81,4 +81,4 @@ def attempt_queued(session: Session, task: Task, claim: Claim, *, metrics: Path 
         else:
             report.failed(error, exit_code=task.exit_code)
             session.terminal.error(str(error))
-    return task
+    return task.status, task.exit_code

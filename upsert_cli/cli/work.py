@@ -15,7 +15,7 @@ from upsert_cli.cli.options.option import option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, watch_option
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.task import Task
+from upsert_cli.journal.task import TaskStatus
 from upsert_cli.signals import EndedBySignal, exit_code_of
 
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes milliseconds
@@ -41,24 +41,24 @@ def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | 
 
     limit = 1 if once else max_tasks
     queued = claim_queued(session.journal, watch=watch, max_tasks=limit, context=session)
-    ended: list[Task] = []
+    ended: list[tuple[TaskStatus, int]] = []  # no tasks, since a worker that watches may run for weeks
     try:
         with closing(queued):
             for task, claim in queued:
                 ended.append(attempt_queued(session, task, claim, metrics=metrics_file))
-                session.show_warnings()  # a worker that watches may run for weeks
+                session.show_warnings()  # not only at the end, which may be weeks away
     except (UpsertCliError, EndedBySignal) as error:
         _conclude(session, ended, exit_code=exit_code_of(error))
         raise
-    code = worst_exit_code(task.exit_code for task in ended)
+    code = worst_exit_code(code for _, code in ended)
     statuses = _conclude(session, ended, exit_code=code)
     session.info(tasks_line(statuses, "run") if statuses else "nothing was pending")
     return code
 
 
-def _conclude(session: Session, ended: list[Task], *, exit_code: int) -> dict[str, int]:
+def _conclude(session: Session, ended: list[tuple[TaskStatus, int]], *, exit_code: int) -> dict[str, int]:
     """Print the last event, and return the number of tasks in each state."""
-    statuses = by_status(task.status for task in ended)
+    statuses = by_status(status for status, _ in ended)
     outcome = {"exit_code": exit_code, "seconds": total(session.seconds)}
     session.events.emit("summary", outcome | {"id": None, "tasks": len(ended), "statuses": statuses})
     return statuses

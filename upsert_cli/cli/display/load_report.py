@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.cli.display import load_summary
-from upsert_cli.cli.display.load_summary import show_start
 from upsert_cli.cli.display.next_steps import next_steps, query_others
 from upsert_cli.cli.display.progress import open_display
 from upsert_cli.cli.display.session import Session, total
@@ -23,7 +22,6 @@ from upsert_cli.report.prometheus import write_metrics
 from upsert_cli.signals import EndedBySignal, exit_code_of
 
 if TYPE_CHECKING:
-    from upsert_cli.journal.task import Task
     from upsert_cli.load.dry_run import DryRunResult
     from upsert_cli.load.request import LoadRequest, OpenedTask
     from upsert_cli.verify.verification import Verification
@@ -58,7 +56,7 @@ class RunObserver:
         """Show that an attempt begins."""
         self.task = task
         self._events.task(task)
-        show_start(self._terminal, task)
+        load_summary.show_start(self._terminal, task)
 
     def progressed(self, progress: Progress) -> None:
         """Show the progress, and print an event now and then."""

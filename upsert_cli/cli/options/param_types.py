@@ -167,7 +167,7 @@ def json_vector(value: str) -> array[float]:
 
 def _no_constant(name: str) -> NoReturn:
     """Refuse NaN and Infinity, which the standard library reads although JSON has no such numbers."""
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _read_vector(value: str) -> tuple[bytes, str]:

@@ -124,4 +124,4 @@ def test_a_target_that_cannot_be_a_folder(tiny: Terminal, make_items: Items, chr
     (tiny.folder / "file").touch()
     (tiny.folder / "dangling").symlink_to("nowhere")
     error = tiny.type(f"upsert-cli run a.jsonl --chroma {chroma}", expect=1).stderr.splitlines()[-1]
-    assert "something else than a folder is in its path; choose another folder with --chroma" in error
+    assert "part of the path is not a folder; choose another folder with --chroma" in error

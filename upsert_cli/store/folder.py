@@ -125,7 +125,7 @@ def os_fault(path: Path, error: OSError, *, option: str = "--chroma") -> UpsertC
         return disk_full(path, free=_free(path), needed=RESERVE_BYTES)
     other = f"choose another folder with {option}"
     if error.errno in _NO_FOLDER:
-        return unusable(error.filename or path, reason="something else than a folder is in its path", remedy=other)
+        return unusable(error.filename or path, reason="part of the path is not a folder", remedy=other)
     return unusable(error.filename or path, reason=reason_of(error), remedy=f"give this user access, or {other}")
 
 

@@ -253,3 +253,15 @@ def test_refused_credentials_are_named_by_their_variable(tiny: Terminal, proxy: 
     assert names[kind] in said
     assert "refuses access" in said
     assert "wrong-credentials" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SSL_CERT_FILE", "/nowhere"), ("HTTPS_PROXY", "ftp://p:1"), ("HTTPS_PROXY", "socks5://p:1")]
+)
+def test_a_setting_for_connections_that_cannot_be_used(terminal: Terminal, name: str, value: str) -> None:
+    """Certificates or a proxy that the client cannot use are no bug, and the error names the variables."""
+    terminal.env[name] = value
+    failed = terminal.type("upsert-cli collections list --chroma https://chroma.example", expect=1)
+    assert failed.stderr.startswith("error: no connection to https://chroma.example can be made (")
+    assert name in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
+from upsert_cli.limits import library_fault
 from upsert_cli.redaction import remember
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import Access
@@ -49,10 +50,18 @@ class HttpSession:
     """Requests to one server, in the interface that chromadb's client expects."""
 
     def __init__(self, url: str, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
-        """Connect to nothing yet; `notify` is called with a message before a pause."""
+        """Connect to nothing yet; `notify` is called with a message before a pause.
+
+        Raises:
+            UpsertCliError: The environment names a proxy or certificates that cannot be used.
+        """
         remember(access.headers.values())  # this process may be another than the one that read them
         self._silence = min(LONGEST_SILENCE, max(SHORTEST_SILENCE, retry_for / SILENCES))
-        self._exchange = HttpExchange(access.headers, silence=self._silence)
+        try:
+            self._exchange = HttpExchange(access.headers, silence=self._silence)
+        except (OSError, ValueError, ImportError) as error:
+            remedy = "check the proxy and certificates in the environment, such as HTTPS_PROXY and SSL_CERT_FILE"
+            raise library_fault(error, problem=f"no connection to {url} can be made", remedy=remedy) from error
         self._url = url
         self._access = access
         self._retry_for = retry_for

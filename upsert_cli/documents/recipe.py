@@ -1,4 +1,4 @@
-"""A recipe for documents, with the template that a text may be made by."""
+"""The recipe by which items become documents, and the templates of their texts."""
 
 from __future__ import annotations
 

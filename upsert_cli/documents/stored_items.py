@@ -148,7 +148,7 @@ def _may_overlap(before: str, after: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemForm:
-    """The form of the items in an export, of which a load makes the same records.
+    """The form of the items in an export, from which a load makes the same records.
 
     Each item is first made into a document, by the rules of that load, and compared with its record.
     """

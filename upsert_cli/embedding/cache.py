@@ -41,7 +41,7 @@ def _known_cache_folder() -> Path | None:
 
 
 def cached_model(name: str) -> Path:
-    """Return the path of a model in the cache: a folder, a link to a folder of the hub's client, or still nothing."""
+    """Return the path of a model in the cache: a folder, a link to a folder of the hub's client, or nothing yet."""
     return cache_folder() / (MODEL_PREFIX + name.replace("/", "--"))
 
 

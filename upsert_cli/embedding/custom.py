@@ -1,4 +1,4 @@
-"""Models of the user's own, which fastembed does not list: the entry of one by the files in its folder.
+"""Models of the user's own, which fastembed does not list; the files in the folder of a model describe it.
 
 sentence-transformers, transformers and optimum write these files.
 """

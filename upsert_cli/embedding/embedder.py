@@ -136,10 +136,10 @@ def require_precision(precision: Precision, model: str, *, given: GivenFolder | 
     """Check that a model can be computed in a precision, before anything is read or written.
 
     Args:
-        precision: The precision of the user.
+        precision: The precision that the user asks for.
         model: The name of a model.
         given: The folder that the user names for the model.
-        here: Whether this machine computes.
+        here: Whether this machine computes the vectors.
 
     Raises:
         UsageFault: The model has no network, or is unknown.

@@ -75,7 +75,7 @@ class BoundedTokenizer:
         self._characters = CHARACTERS_A_TOKEN * max_tokens
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text with the prefix; a count of `ENOUGH` times the limit may be too low.
+        """Count the tokens of each text with the prefix; a count from `ENOUGH` times the limit on may be too low.
 
         Counting all tokens of a text of 7 MB would cost 0.7 s and 800 MB.
         """

@@ -128,7 +128,7 @@ class Model(ModelIdentity):
 
     @property
     def network(self) -> Path:
-        """The file with the model's network, or with its table of vectors."""
+        """Return the file with the model's network, or with its table of vectors."""
         return self.folder / self.entry.weights[0]
 
     def not_loadable(self, error: Exception) -> UpsertCliError:

@@ -79,7 +79,7 @@ class _Finder:
     def _located(self, name: str) -> FilePath | Tree:
         if not is_address(name):
             return locate(name)
-        from upsert_cli.sources.object_tree import locate_address  # late: local files do without
+        from upsert_cli.sources.object_tree import locate_address  # late: local files do not need it
 
         return locate_address(name, retry_for=self.retry_for)
 

@@ -180,7 +180,7 @@ def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -
 
 
 def get_whole(address: str, *, most: int, seconds: float) -> bytes:
-    """Return a file of at most `most` bytes by one request, since some servers make a page anew for each request.
+    """Return a file of at most `most` bytes by one request, since some servers generate a page for each request.
 
     `seconds` limits the wait for an answer, the wait for more bytes, and the time for repeating a failed request.
 

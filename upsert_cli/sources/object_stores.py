@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs
 
-SHORTEST_CALL = 60.0  # seconds, the least time limit of a call, however short the time for retries is: 17 KiB a second
+SHORTEST_CALL = 60.0  # seconds, however short the time for retries is; a block of 1 MiB then needs 17 KiB a second
 LISTING_SECONDS = 1_800.0  # seconds for all names below a folder; a million of them take some minutes
 STEP = 0.05  # how often the waiting main thread checks for signals, in seconds
 

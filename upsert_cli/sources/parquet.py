@@ -30,6 +30,7 @@ READ_BUFFER = 1 << 20  # bytes; without `pre_buffer` a third of the memory, and 
 
 Reader: TypeAlias = "Callable[..., Iterator[pa.RecordBatch]]"
 """Takes the number of rows to read at once and `row_groups`, and returns batches."""
+
 HUGE_GROUP = 1 << 30  # bytes; pyarrow unpacks pages as a whole, and a page may be as large as its row group
 
 

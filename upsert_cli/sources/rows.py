@@ -141,6 +141,7 @@ class Rows:
         A load reads the rows before that point, and then reports the break.
 
         Raises:
+            UsageFault: The first file has to be loaded in another way.
             SourceUnreadable: The first file cannot be read at all.
         """
         any_row = False

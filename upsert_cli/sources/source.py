@@ -118,7 +118,8 @@ class Source(FoundFile):
         """Return the source with its first `limit` rows.
 
         Raises:
-            SourceUnreadable: The first row cannot be read.
+            UsageFault: The file has to be loaded in another way.
+            SourceUnreadable: The first row cannot be read, or the file is in a form that cannot be read here.
         """
         rows, last = 0, 0
         try:

@@ -124,7 +124,7 @@ def test_a_worker_waits_for_a_folder_in_use_and_runs_other_tasks_first(tiny: Ter
         worker.send_signal(signal.SIGTERM)
         _, errors = worker.communicate(timeout=SECONDS)
     assert worker.returncode == -signal.SIGTERM
-    assert "stopped by SIGTERM while no task was run, after 2" in errors
+    assert "stopped by SIGTERM while no task was running, after 2 tasks" in errors
 
 
 def test_a_task_that_was_not_queued_is_left_alone(tiny: Terminal, make_items: Items) -> None:

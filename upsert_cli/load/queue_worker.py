@@ -57,7 +57,8 @@ def claim_queued(
         try:
             found = _next_task(journal, watch=watch, context=context)
         except EndedBySignal as error:
-            raise EndedBySignal(error.number, f"while no task was run, after {ended:,}") from error
+            tasks = f"{ended:,} task{'s' * (ended != 1)}"
+            raise EndedBySignal(error.number, f"while no task was running, after {tasks}") from error
         if found is None:
             return
         task, claim = found

@@ -573,8 +573,17 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: byt
             "; unpack it, then `tail -n +2 A.CSV | upsert-cli run - --format csv`",
         ),
         ("a.jsonl.gz", "jsonl.gz", "{}".encode("utf-16"), "; `iconv -f UTF-16 -t UTF-8 a.jsonl.gz`"),
+        ("MY_FORMAT.csv", "csv", b"sep=;\n", "`tail -n +2 MY_FORMAT.csv | upsert-cli run - --format csv`"),
     ],
-    ids=["no suffix", "a hyphen", "compressed CSV", "compressed JSONL", "upper case", "not compressed"],
+    ids=[
+        "no suffix",
+        "a hyphen",
+        "compressed CSV",
+        "compressed JSONL",
+        "upper case",
+        "not compressed",
+        "a name of ours",
+    ],
 )
 def test_the_command_of_a_remedy_fits_the_file(
     tmp_path: Path, name: str, format_name: str, content: bytes, remedy: str

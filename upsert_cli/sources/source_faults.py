@@ -98,7 +98,9 @@ def _remedy(name: str, format_name: str, error: Unsuitable) -> str:
     if dot and "FILE" in error.remedy:
         unpacked = name[: -len(ending) - 1] if name.lower().endswith(f".{ending}") else name
         steps.append("unpack it")
-    remedy = error.remedy.replace("FILE", _quoted(unpacked)).replace("PACKED", _quoted(name)).replace("FORMAT", form)
+    # In one step, since the name of a file may hold these words.
+    words = {"FILE": _quoted(unpacked), "PACKED": _quoted(name), "FORMAT": form}
+    remedy = re.sub("|".join(words), lambda found: words[found[0]], error.remedy)
     return f"{' and '.join(steps)}, then {remedy}" if steps else remedy
 
 

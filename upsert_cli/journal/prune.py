@@ -54,7 +54,7 @@ def prune_tasks(
         try:
             task = Task.from_record(record)
         except ValueError:
-            continue  # `journal repair` takes care of a record that makes no sense
+            continue  # a record that makes no sense stays
         if task.status in statuses and task.status.is_final:
             seen += 1
             if seen > keep and (before is None or task.updated_at < before):

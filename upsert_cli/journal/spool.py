@@ -20,6 +20,7 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError, reason_of
 from upsert_cli.journal.files import writing_to
 from upsert_cli.journal.layout import Layout
 from upsert_cli.owned_folders import Leftover, own, remove_stale, unowned
+from upsert_cli.sources.formats import STDIN
 
 CHUNK = 1 << 20  # bytes read at once
 PREFIX = ".incoming-"  # no task id begins with a dot
@@ -149,7 +150,7 @@ def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[byte
             chunk: bytes | None = read(CHUNK)
         except OSError as error:
             reason = "it is closed" if error.errno == errno.EBADF else reason_of(error)
-            remedy = "pipe data into it, or name a file" if name == "-" else None
+            remedy = "pipe data into it, or name a file" if name == STDIN else None
             raise SourceUnreadable(name=name, reason=reason, remedy=remedy) from error
         if chunk is None:  # a non-blocking stream has no data yet, which is not its end
             select.select([stream], [], [])

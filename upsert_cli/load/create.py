@@ -30,6 +30,7 @@ from upsert_cli.load.inputs import (
 )
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.vectors import name_of_model, require_computable, with_usual_prefixes
+from upsert_cli.sources.formats import STDIN
 from upsert_cli.sources.source import Source
 
 
@@ -119,7 +120,7 @@ def _with_scope(options: LoadOptions, names: Sequence[str], sources: Sequence[So
         return options
     for source in sources:
         if source.spooled:
-            name = "standard input" if source.name == "-" else source.name
+            name = "standard input" if source.name == STDIN else source.name
             raise UsageFault(
                 message=f"{name} has no name by which a later load would know the records of this one; --scope "
                 f"NAME gives them one, such as --scope articles"

@@ -15,6 +15,7 @@ from upsert_cli.journal.option_field import flag
 from upsert_cli.journal.task import Task
 from upsert_cli.load.inputs import check_first_inputs, collections_for, fields_of, find_inputs, open_inputs
 from upsert_cli.sources.addresses import is_address
+from upsert_cli.sources.formats import STDIN
 from upsert_cli.sources.source import FoundFile, Source
 
 
@@ -62,7 +63,7 @@ def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
     is_glob = glob.has_magic(absolute) and not os.path.lexists(absolute)
     if is_glob or is_address(absolute) or Path(absolute).is_dir():
         return None
-    files = (source for source in sources if source.name != "-")
+    files = (source for source in sources if source.name != STDIN)
     matching = (source for source in files if absolute.endswith(f"{os.sep}{Path(source.name)}"))
     best = max(matching, key=lambda source: len(source.name), default=None)
     return best if best is not None and best.spooled else None

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.other_program import plain_chroma
 from tests.support.reading import exactly, fuzz, item, rows_of
+from tests.support.screens import shown
 from tests.support.terminal import Terminal
 from upsert_cli.documents.document import make_document
 from upsert_cli.documents.recipe import Recipe
@@ -330,3 +331,13 @@ def test_a_standard_output_that_takes_nothing(docs: Terminal, options: str) -> N
     assert process.returncode == 1, errors
     (error,) = errors.splitlines()
     assert error.startswith("error: standard output cannot be written (No space left on device)")
+
+
+def test_no_bar_disturbs_records_on_a_terminal(tiny: Terminal) -> None:
+    """Records that are exported to a terminal all stay on it."""
+    tiny.write("a.jsonl", [{"object_id": f"x{n}", "payload": {"text": f"text {n}"}} for n in range(250)])
+    tiny.type("upsert-cli run a.jsonl -q")
+    lines = shown(tiny, "upsert-cli export default -", columns=100)
+    found = [json.loads(line)["object_id"] for line in lines if line.startswith("{")]
+    assert sorted(found) == sorted(f"x{n}" for n in range(250))
+    assert lines[len(found) :] == ["wrote 250 of 250 records to -"]

@@ -72,7 +72,7 @@ def export(
     from upsert_cli.verify.export import export as export_records
 
     require_resources()
-    with session.showing_rows(json=json):
+    with session.showing_rows(prints_data=str(file) == STANDARD_OUTPUT):
         outcome = export_records(
             chroma,
             collection,

@@ -57,7 +57,7 @@ def _follow(session: Session, task_id: str, *, json: bool) -> Task:
     has_runner = True
     began = 0.0
     try:
-        with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
+        with closing(open_display(session.terminal, bars=ROWS_BAR, prints_data=json)) as display:
             for task in _until_ended(session, task_id):
                 if json and (now := session.task_json(task)) != shown:
                     shown = now

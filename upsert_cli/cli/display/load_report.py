@@ -43,7 +43,7 @@ class RunObserver:
 
         self._terminal = session.terminal
         self._events = session.events
-        self._display = open_display(session.terminal, json=session.events.wanted)
+        self._display = open_display(session.terminal, prints_data=session.events.wanted)
         self._began = time.monotonic()
         self._next_event = 0.0
 

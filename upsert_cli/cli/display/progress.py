@@ -59,16 +59,16 @@ class Display:
         """Leave the last state on the screen and restore the terminal."""
 
 
-def open_display(terminal: Terminal, *, bars: Mapping[str, Bar] = STAGE_BARS, json: bool = False) -> Display:
+def open_display(terminal: Terminal, *, bars: Mapping[str, Bar] = STAGE_BARS, prints_data: bool = False) -> Display:
     """Return the display that fits the terminal.
 
     Args:
         terminal: The terminal to show progress on.
         bars: The bars by their names.
-        json: Whether events are printed; on the same terminal, they rule out bars.
+        prints_data: Whether data is printed while the display is open; on the same terminal, it rules out bars.
     """
     match terminal.progress_kind:
-        case "bar" if not (json and sys.stdout.isatty()):
+        case "bar" if not (prints_data and sys.stdout.isatty()):
             return Bars(terminal, bars)
         case "plain":
             return PlainLines(terminal)

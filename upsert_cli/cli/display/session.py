@@ -113,11 +113,11 @@ class Session(RunContext):
         return time.monotonic() - self._began
 
     @contextmanager
-    def showing_rows(self, *, json: bool) -> Iterator[None]:
-        """Show how many rows the work inside has done; with `json`, stdout has data that no bar may disturb."""
+    def showing_rows(self, *, prints_data: bool) -> Iterator[None]:
+        """Show how many rows the work inside has done, without bars over the data that it prints on a terminal."""
         from upsert_cli.cli.display.progress import ROWS_BAR, open_display
 
-        with closing(open_display(self.terminal, bars=ROWS_BAR, json=json)) as self._display:
+        with closing(open_display(self.terminal, bars=ROWS_BAR, prints_data=prints_data)) as self._display:
             yield
 
     def require_stdout(self) -> None:

@@ -141,7 +141,7 @@ def _kill_somebody(process: subprocess.Popen[str], choose: random.Random, second
         process.wait(choose.uniform(0, seconds))
     except subprocess.TimeoutExpired:
         whom = choose.choice(["group", "runner", "writer"])
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = _children(process.pid)
         if whom == "group":
             os.killpg(process.pid, signal.SIGKILL)
         elif whom == "runner" or not children:
@@ -149,6 +149,14 @@ def _kill_somebody(process: subprocess.Popen[str], choose: random.Random, second
         else:
             _kill(int(choose.choice(children)))
     process.communicate(timeout=120)
+
+
+def _children(pid: int) -> list[str]:
+    """Return the ids of the child processes; none of a process that has just ended."""
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
 
 
 def _kill(pid: int) -> None:

@@ -116,7 +116,7 @@ def _read(path: Path) -> Samples:
         # Not `splitlines`: a carriage return in a name does not end a line.
         lines = path.read_bytes().decode("utf-8").split("\n") if path.is_file() else []
     except UnicodeDecodeError as error:
-        raise ValueError("it holds something else than metrics") from error
+        raise ValueError("it holds something other than metrics") from error
     samples: Samples = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -69,7 +70,8 @@ class Hub:
             def do_GET(self) -> None:
                 hub.asked += 1
                 path = self.path.partition("?")[0]
-                about = {"id": hub.repository, "sha": REVISION, "siblings": [{"rfilename": name} for name in hub.files]}
+                siblings = [{"rfilename": name, "size": len(content)} for name, content in hub.files.items()]
+                about = {"id": hub.repository, "sha": REVISION, "siblings": siblings}
                 start = f"/{hub.repository}/resolve/{REVISION}/"
                 if path.startswith(f"/api/models/{hub.repository}/tree/"):
                     self._send(json.dumps(hub.tree()).encode())
@@ -156,6 +158,17 @@ def test_a_download_that_breaks_off_leaves_no_model(hub: Hub, tmp_path: Path) ->
     hub.cut.clear()
     whole = find("BAAI/bge-small-zh-v1.5", tmp_path, hub)
     assert (Path(whole["folder"]) / "model_optimized.onnx").read_bytes() == hub.files["model_optimized.onnx"]
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_file_that_lost_bytes_is_fetched_again(hub: Hub, tmp_path: Path, size: int) -> None:
+    """A damaged file in the folder of the hub's client is not taken for the model's."""
+    folder = Path(find("BAAI/bge-small-zh-v1.5", tmp_path, hub)["folder"])
+    os.truncate((folder / "model_optimized.onnx").resolve(), size)
+    shutil.rmtree(folder)  # as the error of a model that cannot be loaded says
+    again = find("BAAI/bge-small-zh-v1.5", tmp_path, hub)
+    assert again.get("source") == "model hub", again
+    assert (folder / "model_optimized.onnx").read_bytes() == hub.files["model_optimized.onnx"]
 
 
 def test_a_repository_that_lacks_files_is_refused(hub: Hub, tmp_path: Path) -> None:

@@ -65,12 +65,23 @@ def _download(entry: ModelEntry, folder: Path) -> Path:
         raise ModelUnavailable(reason="fastembed names no repository for it")
     from huggingface_hub import model_info, snapshot_download
 
+    wanted = [*entry.files, *SETTINGS_FILES]
     try:
-        revision = model_info(entry.repository, timeout=ANSWER_SECONDS).sha
-        wanted = [*entry.files, *SETTINGS_FILES]
-        return Path(snapshot_download(entry.repository, revision=revision, cache_dir=folder, allow_patterns=wanted))
+        info = model_info(entry.repository, timeout=ANSWER_SECONDS, files_metadata=True)
+        download = partial(snapshot_download, entry.repository, revision=info.sha, cache_dir=folder)
+        snapshot = Path(download(allow_patterns=wanted))
+        # The client takes any file of its folder for complete.
+        sizes = {file.rfilename: file.size for file in info.siblings or ()}
+        if damaged := [name for name in wanted if _is_damaged(snapshot / name, sizes.get(name))]:
+            download(allow_patterns=damaged, force_download=True)
     except Exception as error:  # the client raises errors of many libraries
         raise ModelUnavailable(reason=error_line(error, with_class=True)) from error
+    return snapshot
+
+
+def _is_damaged(file: Path, size: int | None) -> bool:
+    """Check whether a file exists with another size than the hub states."""
+    return size is not None and file.exists() and file.stat().st_size != size
 
 
 def check_hub() -> None:

@@ -26,7 +26,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load import open as open_module
 from upsert_cli.load.load_context import Observer
-from upsert_cli.load.open import open_task
+from upsert_cli.load.open import open_task, restart_task
 from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, claim_queued, run_queued, worst_exit_code
 from upsert_cli.load.request import LoadRequest, OpenedTask
 from upsert_cli.load.run import run_task
@@ -186,20 +186,20 @@ def test_earlier_attempts_are_bounded(tmp_path: Path, attempts: int) -> None:
     assert [each.counts.read for each in task.attempts] == [each.attempt - 1 for each in task.attempts]
 
 
-@pytest.mark.parametrize("enqueue", [False, True])
-@pytest.mark.parametrize("has_begun", [False, True])
-def test_a_cancel_while_a_run_resumes_the_task_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, enqueue: bool, has_begun: bool
-) -> None:
-    """A task that is canceled while `run --task-id` takes it over stays canceled, and the run reports that."""
-    (tmp_path / "a.jsonl").write_text('{"object_id": "a", "payload": {"text": "a"}}\n')
-    journal = Journal(tmp_path / "journal")
+class _Asked:
+    """A request with the id of a task, and a cancel that arrives while its sources are found again."""
 
-    def resume(*, enqueue: bool) -> OpenedTask:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.source = folder / "a.jsonl"
+        self.source.write_text('{"object_id": "a", "payload": {"text": "a"}}\n')
+        self.journal = Journal(folder / "journal")
+        self._monkeypatch = monkeypatch
+
+    def run(self, *, enqueue: bool) -> OpenedTask:
         request = LoadRequest(
             kind="default",
-            names=(str(tmp_path / "a.jsonl"),),
-            chroma=str(tmp_path / "chroma"),
+            names=(str(self.source),),
+            chroma=str(self.source.with_name("chroma")),
             collection="default",
             model=DEFAULT_MODEL,
             options=LoadOptions(),
@@ -207,24 +207,71 @@ def test_a_cancel_while_a_run_resumes_the_task_is_not_lost(
             enqueue=enqueue,
         )
         return open_task(
-            journal, request, stdin=io.BytesIO(), if_running="refuse", wait_until=0.0, context=RunContext()
+            self.journal, request, stdin=io.BytesIO(), if_running="refuse", wait_until=0.0, context=RunContext()
         )
 
-    def cancel_and_read(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-        request_cancel(Journal(journal.folder), "t")
-        return read_again(task, sources)
+    def begin(self) -> None:
+        with Claim.take(self.journal, "t") as claim:
+            claim.begin()
 
-    created = resume(enqueue=not enqueue)
+    def cancel(self) -> None:
+        request_cancel(Journal(self.journal.folder), "t")
+
+    def cancel_later(self) -> None:
+        def cancel_and_read(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
+            self.cancel()
+            return read_again(task, sources)
+
+        self._monkeypatch.setattr(open_module, "read_again", cancel_and_read)
+
+    def check_canceled(self, opened: OpenedTask) -> None:
+        assert self.journal.find("t").status is TaskStatus.CANCELED
+        assert opened.task is not None
+        assert (opened.task.status, opened.exit_code, opened.claim) == (TaskStatus.CANCELED, 5, None)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Asked:
+    """Return requests for a task that does not exist yet."""
+    return _Asked(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("enqueue", [False, True])
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_cancel_while_a_run_resumes_the_task_is_not_lost(asked: _Asked, *, enqueue: bool, has_begun: bool) -> None:
+    """A task that is canceled while `run --task-id` takes it over stays canceled, and the run reports that."""
+    created = asked.run(enqueue=not enqueue)
     if created.claim is not None:
         created.claim.release()
     if has_begun:
-        with Claim.take(journal, "t") as claim:
+        asked.begin()
+    asked.cancel_later()
+    asked.check_canceled(asked.run(enqueue=enqueue))
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_cancel_while_a_task_is_restarted_is_not_lost(asked: _Asked, *, has_begun: bool) -> None:
+    """A task that is canceled while `restart` sets it back stays canceled, and the restart reports that."""
+    asked.run(enqueue=True)
+    if has_begun:
+        asked.begin()
+    asked.cancel_later()
+    asked.check_canceled(restart_task(asked.journal, "t", from_start=True, enqueue=True))
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_restart_continues_a_task_that_was_canceled_before(asked: _Asked, *, has_begun: bool) -> None:
+    """The restart is the later wish, also if the runner died before it saw the cancel."""
+    asked.run(enqueue=True)
+    if has_begun:
+        with Claim.take(asked.journal, "t") as claim:
             claim.begin()
-    monkeypatch.setattr(open_module, "read_again", cancel_and_read)
-    opened = resume(enqueue=enqueue)
-    assert journal.find("t").status is TaskStatus.CANCELED
-    assert opened.task is not None
-    assert (opened.task.status, opened.exit_code, opened.claim) == (TaskStatus.CANCELED, 5, None)
+            asked.cancel()
+    else:
+        asked.cancel()
+    restarted = restart_task(asked.journal, "t", enqueue=True)
+    assert restarted.queued
+    assert asked.journal.find("t").status is PENDING
 
 
 def test_ended_tasks_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,9 @@ def restart_task(
         if failed_only and not task.counts.failed:
             _require_all_read(resources, claim)
             return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
-        _set_back(resources, claim, from_start=from_start, failed_only=failed_only)
+        # A restart overrides earlier cancels, but not one that arrives from here on.
+        was_canceled = task.status is TaskStatus.CANCELED or task.cancel_requested
+        _set_back(resources, claim, heeds_cancel=not was_canceled, from_start=from_start, failed_only=failed_only)
         return _ready(claim, held)
 
 
@@ -197,9 +199,9 @@ def _set_back(
     resources: Resources,
     claim: Claim,
     *,
+    heeds_cancel: bool,
     from_start: bool = False,
     failed_only: bool = False,
-    heeds_cancel: bool = False,
 ) -> None:
     """Make a claimed task pending again: at its checkpoint, at the start, or for the rejected rows alone.
 

@@ -78,7 +78,8 @@ def run_opened(
         claim: The claim of `opened`, which the caller releases.
         observer: Shows the progress.
         load_in_units: Loads a task whose engine is a cluster.
-        if_running: The reaction if another task has the target's folder; `skip` leaves this task as it was.
+        if_running: The reaction if another task has the target's folder; with `skip`, a new task is withdrawn, and no
+            error is raised.
         wait_until: Monotonic seconds until which to wait for that other task.
     """
     until = wait_until if if_running == "wait" else 0.0

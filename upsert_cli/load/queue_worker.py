@@ -73,7 +73,7 @@ def run_queued(
     """Run a task of `claim_queued`, unless too many workers died of it; return the ended task, and its error if any.
 
     Raises:
-        Interrupted: A signal arrived; the task is pending again.
+        Interrupted: A signal arrived; the task is pending again, unless it was canceled.
         UpsertCliError: The journal cannot be written any more.
     """
     try:

@@ -38,7 +38,8 @@ def run_task(claim: Claim, *, observer: Observer, load_in_units: UnitLoader, wai
         wait_until: Monotonic seconds until which to wait for another task that has the target's folder.
 
     Raises:
-        Interrupted: A signal stopped the task; its written batches are committed, and a queued task is pending again.
+        Interrupted: A signal stopped the task. Its written batches are committed, and a queued task is pending again
+            unless it was canceled.
         Canceled: Another process canceled the task.
         UpsertCliError: The task failed or was refused, as its record says, too.
     """

@@ -9,10 +9,15 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 import upsert_cli
+from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
+from upsert_cli.cli.display.next_steps import query_others
+from upsert_cli.cli.root import cli
+from upsert_cli.journal.journal import Journal
 from upsert_cli.report.printed_commands import PrintedCommands
 
 BAD = {"object_id": "a", "payload": {"text": ""}}
@@ -157,3 +162,11 @@ def test_a_completed_command_is_quoted_for_the_shell() -> None:
         *("upsert-cli", "info", "t", "--journal", "it's; a $(journal)"),
         *("--profile", "p q"),
     ]
+
+
+def test_a_collection_that_cannot_be_looked_at_may_have_records(tmp_path: Path) -> None:
+    """A load whose target stops answering is followed by a query, not by the claim that there are no records."""
+    task = make_task(chroma=str(tmp_path / "gone"))
+    with click.Context(cli, info_name="upsert-cli"):
+        (step,) = query_others(Journal(tmp_path), task)
+    assert step.command == f"upsert-cli query 'your text' --chroma {tmp_path / 'gone'} --model {task.model}"

@@ -92,13 +92,13 @@ def to_query(task: Task, example: str = "", *, names_model: bool) -> NextStep:
 
 
 def query_others(journal: Journal, task: Task) -> list[NextStep]:
-    """Return how to query the records of other loads in the collection of a task that loaded none, if it has any."""
+    """Return how to query the collection of a task that loaded no record, unless the collection is empty."""
     from upsert_cli.verify.collections import collections_at
 
     try:
         found = collections_at(journal, task.chroma)
     except UpsertCliError:  # the load has ended well, even if the target does not answer now
-        return []
+        return [to_query(task, names_model=True)]
     own = [summary for summary in found if summary.info.name == task.collection and summary.records]
     return [to_query(task, names_model=summary.info.model is None) for summary in own]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.store.address import bad_name
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
     from upsert_cli.leases import Lease
-    from upsert_cli.store.chroma.local import LocalFolder
-    from upsert_cli.store.chroma.server import Server
-
-    ChromaLocation: TypeAlias = LocalFolder | Server
+    from upsert_cli.store.chroma.index_files import IndexFiles
+    from upsert_cli.store.location import Location
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,16 +33,30 @@ class OpenCollection:
     def __init__(
         self,
         target: Target,
-        location: ChromaLocation,
+        location: Location,
         client: Client,
         *,
+        index: IndexFiles | None,
+        in_cloud: bool = False,
         unclean: bool = False,
         lease: Lease | None = None,
     ) -> None:
-        """Open the collection through a connected client, or create it; see `Location.open`."""
+        """Open the collection through a connected client, or create it; see `Location.open`.
+
+        Args:
+            target: The collection to open.
+            location: The place of the collection.
+            client: A client for that place.
+            index: The index files in a folder; None for a server, which has the index to itself.
+            in_cloud: Whether the quotas of Chroma Cloud apply.
+            unclean: Whether the last writer may have ended within a write.
+            lease: Keeps the threshold that has to be restored, if the load changes it.
+        """
         self._target = target
         self._location = location
         self._client = client
+        self._index = index
+        self._in_cloud = in_cloud
         self._lease = lease
         self._queue: IndexQueue | None = None  # None for a server, and where nothing is written
         self._unflushed = unclean  # whether rows may be queued that the index files lack
@@ -88,10 +100,9 @@ class OpenCollection:
         return Opened(created=created, count=count, warnings=warnings, unclean=unclean, names_model=names)
 
     def _queue_of(self, info: CollectionInfo) -> IndexQueue | None:
-        index = self._location.index
-        if index is None:
+        if self._index is None:
             return None
-        return IndexQueue(self._target, index, self._chroma, info, lease=self._lease, max_batch=self._max_batch)
+        return IndexQueue(self._target, self._index, self._chroma, info, lease=self._lease, max_batch=self._max_batch)
 
     def _get(self, name: str) -> Collection:
         return self._call(self._client.get_collection, name, embedding_function=None)
@@ -106,7 +117,7 @@ class OpenCollection:
             return False
         # The cloud has another kind of index, which needs no flushing.
         hnsw: Any = {"space": self._target.space or COSINE} | (
-            {} if self._location.in_cloud else {"sync_threshold": LOAD_THRESHOLD}
+            {} if self._in_cloud else {"sync_threshold": LOAD_THRESHOLD}
         )
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
         function: dict[str, Any] = {} if self._target.model.is_chromas_default else {"embedding_function": None}

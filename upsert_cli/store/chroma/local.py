@@ -37,7 +37,6 @@ class LocalFolder(Location):
     """A folder; its lease covers all collections in it."""
 
     is_shared: ClassVar[bool] = False
-    in_cloud: ClassVar[bool] = False
 
     path: Path
     """An absolute path."""
@@ -111,8 +110,8 @@ class LocalFolder(Location):
             self.index.check(target, suspicious=unclean)
         if not (target.examined or target.as_a_whole):
             self.index.check_rows(target)
-        client, upgrade = connect_upgraded(self, target)
-        store = ChromaStore(target, self, client, unclean=unclean, lease=lease)
+        client, upgrade = connect_upgraded(self.path, target, is_copy=self.is_copy)
+        store = ChromaStore(target, self, client, index=self.index, unclean=unclean, lease=lease)
         return store, replace(store.opened, upgrade=upgrade)
 
     def changed_hashes(self, hashes: Mapping[str, str]) -> dict[str, str]:
@@ -167,7 +166,14 @@ class LocalFolder(Location):
 
     def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
         """Return a copy of an older or a read-only folder."""
-        return readable_copy(self, notify)
+        copy = readable_copy(self.index, notify)
+        return None if copy is None else self._at(copy)
+
+    @contextmanager
+    def _at(self, copy: AbstractContextManager[Path]) -> Iterator[LocalFolder]:
+        """Yield the same collection in a copy of the folder."""
+        with copy as path:
+            yield replace(self, path=path, is_copy=True)
 
 
 def _named(openers: dict[int, str]) -> str:

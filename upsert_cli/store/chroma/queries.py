@@ -128,7 +128,7 @@ class ChromaReader(OpenCollection):
         return self._within_quota(READ_ROWS)
 
     def _within_quota(self, rows: int) -> int:
-        return min(rows, CLOUD_ROWS) if self._location.in_cloud else rows
+        return min(rows, CLOUD_ROWS) if self._in_cloud else rows
 
     # -- chunks --------------------------------------------------------------------------------------------------------
 

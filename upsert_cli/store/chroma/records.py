@@ -60,7 +60,7 @@ class ChromaStore(ChromaReader):
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves."""
         self._require_space(len(batch.ids))
-        faults = row_faults(batch, self._target, in_cloud=self._location.in_cloud)
+        faults = row_faults(batch, self._target, in_cloud=self._in_cloud)
         good = [row for row in range(len(batch.ids)) if row not in faults]
         batch = self._as_returned(batch)
         self._unflushed = self._unflushed or bool(good)
@@ -76,8 +76,8 @@ class ChromaStore(ChromaReader):
         return [(batch.ids[row], faults[row]) for row in sorted(faults)]
 
     def _require_space(self, rows: int) -> None:
-        if self._location.index is not None:
-            self._location.index.require_space(rows)
+        if self._index is not None:
+            self._index.require_space(rows)
 
     def _wrote(self, rows: int, characters: int) -> None:
         if self._queue is not None:
@@ -108,7 +108,7 @@ class ChromaStore(ChromaReader):
 
     def _as_returned(self, batch: WriteBatch) -> WriteBatch:
         """Return a batch whose copied vectors, and those that items bring, come back bit by bit from a cosine index."""
-        if batch.vectors is None or not self._is_cosine or self._location.in_cloud:
+        if batch.vectors is None or not self._is_cosine or self._in_cloud:
             return batch
         is_kept = self._target.space is not None
         rows = [
@@ -158,7 +158,7 @@ class ChromaStore(ChromaReader):
 
     def drop(self) -> int:
         """Delete the collection, with the files of its index; nothing is left to flush or to restore."""
-        index = None if self._location.index is None else self._location.index.path()
+        index = None if self._index is None else self._index.path()
         self._call(self._client.delete_collection, self._target.collection)
         if index is not None:
             shutil.rmtree(index, ignore_errors=True)

@@ -117,7 +117,7 @@ class Server(Location):
             if target.keeps_lists:
                 database.require_lists()
             client = connect_server(database.session, self.address.url, tenant=database.tenant, database=database.name)
-        store = ChromaStore(target, self, client, lease=lease)
+        store = ChromaStore(target, self, client, index=None, in_cloud=self.in_cloud, lease=lease)
         return store, store.opened
 
     def require_lists(self) -> None:

@@ -11,22 +11,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.errors import Refusal, TargetBusy
 from upsert_cli.packages import install_command
-from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, is_older, reading, writing
+from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, describe, is_older, reading, writing
 from upsert_cli.store.chroma.faults import understood
-from upsert_cli.store.folder import DATABASE_NAME, RESERVE_BYTES, disk_full, os_fault
+from upsert_cli.store.chroma.index_files import IndexFiles
+from upsert_cli.store.folder import DATABASE_NAME, LEASE_NAME, RESERVE_BYTES, disk_full, os_fault
 from upsert_cli.store.stamp import check_model
 from upsert_cli.store.target import Target
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
-
-    from upsert_cli.store.chroma.local import LocalFolder
 
 _FIRST_VERSIONS = (("metadb", 5, "1.0"), ("sysdb", 10, "1.3"), ("metadb", 6, "1.5"))
 """The versions of Chroma that brought some migrations; measured with 0.6.3, 1.0.0, 1.2.2, 1.3.0, 1.4.1 and 1.5.0."""
@@ -40,38 +38,42 @@ _NULL_DOCUMENTS = (
 COPIES = 3  # copies before a folder that keeps changing is reported as busy
 
 
-def connect_upgraded(folder: LocalFolder, target: Target) -> tuple[Client, str | None]:
+def connect_upgraded(folder: Path, target: Target, *, is_copy: bool) -> tuple[Client, str | None]:
     """Open a folder with Chroma, and return the client, and a warning if Chroma upgraded the folder.
 
     Args:
-        folder: The folder, which may be a temporary copy.
-        target: The target that a message names.
+        folder: The folder to open.
+        target: The target, whose folder a message names.
+        is_copy: Whether the folder is a temporary copy of the target's.
 
     Raises:
         Refusal: A newer version of Chroma wrote the folder, or another model made a collection of an older version.
     """
     from upsert_cli.store.chroma.client import connect_folder
 
-    warning = _prepare_upgrade(folder, target)
+    warning = _prepare_upgrade(folder, target, is_copy=is_copy)
     with understood(target):
         if warning is not None:
             # A client that upgrades a folder may still read the older tables, and panics in 3 of 100 cases.
-            connect_folder(str(folder.path)).close()
-        return connect_folder(str(folder.path)), warning
+            connect_folder(str(folder)).close()
+        return connect_folder(str(folder)), warning
 
 
-def _prepare_upgrade(folder: LocalFolder, target: Target) -> str | None:
+def _prepare_upgrade(folder: Path, target: Target, *, is_copy: bool) -> str | None:
     """Return the warning that Chroma will upgrade a folder; None if it will not."""
-    found = migrations_of(folder.path)
+    found = migrations_of(folder)
     if _is_newer(found, KNOWN_MIGRATIONS):
         _require_known(found, target)
     if not is_older(found):
         return None
-    if target.model.name and (info := folder.describe()) is not None:
-        check_model(target, info)
-    with writing(folder.path) as database:
+    if target.model.name:
+        with reading(folder) as database:
+            info = describe(database, target.collection)
+        if info is not None:
+            check_model(target, info)
+    with writing(folder) as database:
         database.execute(_NULL_DOCUMENTS)
-    upgrades = "would upgrade" if folder.is_copy else "upgrades"
+    upgrades = "would upgrade" if is_copy else "upgrades"
     return (
         f"{version_before(found)} wrote {target.path}; a load {upgrades} it to the present one, and older "
         f"versions cannot open it afterwards"
@@ -109,47 +111,49 @@ def _require_known(found: Mapping[str, int], target: Target) -> None:
     )
 
 
-def readable_copy(folder: LocalFolder, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
+def readable_copy(index: IndexFiles, notify: Callable[[str], None]) -> AbstractContextManager[Path] | None:
     """Return a copy of database and index if Chroma would upgrade them, or may not write to one of its files."""
-    lease, files = folder.lease_path(), _files(folder)
-    if is_older(found := migrations_of(folder.path)):
+    folder, files = index.folder, _files(index)
+    lease = folder / LEASE_NAME
+    if is_older(found := migrations_of(folder)):
         size = sum(size for size, _ in files.values())
-        notify(f"reading a temporary copy of {-(-size >> 20)} MiB, since {version_before(found)} wrote {folder.path}")
-        return _copied(folder)
-    needed = {folder.path, *files, *(file.parent for file in files), *([lease] if lease.exists() else [])}
+        notify(f"reading a temporary copy of {-(-size >> 20)} MiB, since {version_before(found)} wrote {folder}")
+        return _copied(index)
+    needed = {folder, *files, *(file.parent for file in files), *([lease] if lease.exists() else [])}
     is_read_only = bool(files) and not all(os.access(path, os.W_OK) for path in needed)
-    return _copied(folder) if is_read_only else None
+    return _copied(index) if is_read_only else None
 
 
 @contextmanager
-def _copied(folder: LocalFolder) -> Iterator[LocalFolder]:
+def _copied(index: IndexFiles) -> Iterator[Path]:
     """Copy a folder into a temporary one, change to the copy, and remove it in the end.
 
     Raises:
         TargetBusy: Another program kept writing to the folder.
         UpsertCliError: The temporary folder has no room for it, or a file cannot be read.
     """
+    folder = index.folder
     with tempfile.TemporaryDirectory(prefix="upsert-cli-", ignore_cleanup_errors=True) as name:
         copy = Path(name)
         for _ in range(COPIES):
-            before = _files(folder)
-            _copy(folder.path, before, copy)
-            if _files(folder) == before:
+            before = _files(index)
+            _copy(folder, before, copy)
+            if _files(index) == before:
                 break
         else:
-            raise TargetBusy(path=str(folder.path))
+            raise TargetBusy(path=str(folder))
         os.chdir(copy)  # see `enter_folder`
         try:
-            yield replace(folder, path=copy, is_copy=True)
+            yield copy
         finally:
-            os.chdir(folder.path)  # out of the copy, which is removed next
+            os.chdir(folder)  # out of the copy, which is removed next
 
 
-def _files(folder: LocalFolder) -> dict[Path, tuple[int, int]]:
+def _files(index: IndexFiles) -> dict[Path, tuple[int, int]]:
     """Return the files of database and index, each with its size in bytes and the time of its last change."""
-    index = folder.index.path()
-    in_index = index.iterdir() if index is not None and index.is_dir() else ()
-    stats = {file: file.stat() for file in (folder.path / DATABASE_NAME, *in_index) if file.exists()}
+    path = index.path()
+    in_index = path.iterdir() if path is not None and path.is_dir() else ()
+    stats = {file: file.stat() for file in (index.folder / DATABASE_NAME, *in_index) if file.exists()}
     return {file: (status.st_size, status.st_mtime_ns) for file, status in stats.items()}
 
 

@@ -90,7 +90,7 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path, content: str) -
     """A file that this tool did not write is refused, since its content would be lost."""
     path = tmp_path / "node.prom"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UpsertCliError, match=r"else than metrics|no metric of upsert-cli's"):
+    with pytest.raises(UpsertCliError, match=r"other than metrics|no metric of upsert-cli's"):
         _write_end(path)
     assert path.read_bytes() == content.encode("utf-8", "surrogateescape")
 

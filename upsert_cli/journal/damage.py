@@ -56,7 +56,7 @@ def repair_journal(journal: Journal) -> list[str]:
             repaired.table.restore()
             for damage in _moved_aside(journal.folder):
                 if not damage.settled:
-                    steps += salvage(damage.path, repaired)
+                    steps += _salvage(damage.path, repaired)
         steps += _repair_task_files(journal)
         with journal.layout.allocation():  # so that no process is about to own a new folder
             for leftover in leftovers(journal, damaged_files(journal)):
@@ -221,7 +221,7 @@ def _lost(task: Task, path: Path, reason: str) -> Damage:
     return Damage(task_id=task.id, path=path, reason=f"{reason}; {remedy}")
 
 
-def salvage(path: Path, journal: Journal) -> Iterator[str]:
+def _salvage(path: Path, journal: Journal) -> Iterator[str]:
     """Put the tasks of a damaged file back, rename the file, and yield a line for each file of a segment.
 
     Only the holder of the allocation lock may call this. A task is left alone if its state in the journal is newer.

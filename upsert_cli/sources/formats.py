@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from upsert_cli.sources.remote import FilePath
 
 STDIN = "-"  # the name of standard input as a source
+STDOUT = "-"  # the name of standard output as a file to write
 SCHEME = "chroma:"  # of a collection as a source, `chroma:TARGET#COLLECTION`
 COLLECTION_FORMAT = "chroma"  # in place of a file's format
 

@@ -27,77 +27,6 @@ DISCARDED = 1 << 20  # bytes read at once on the way to a position, if a server 
 EXCESS_SECONDS = 1.0  # how long to wait for bytes after the last one, if a server keeps the connection open
 
 
-def header(response: HTTPResponse, name: str) -> str | None:
-    """Return the value of a header, or None without one.
-
-    Raises:
-        OSError: The header occurs with different values.
-    """
-    values = {value.strip() for value in response.headers.get_all(name) or ()}
-    if len(values) > 1:
-        raise OSError(f"its server answers with several values of {name}")
-    return next(iter(values), None)
-
-
-def file_info(response: HTTPResponse, *, size: int | None) -> FileInfo:
-    """Return the description of a file of the given size.
-
-    Raises:
-        OSError: The server compresses the file for the transfer, or its headers contradict each other.
-    """
-    coding = (header(response, "Content-Encoding") or "identity").lower()
-    if coding not in ("identity", *_COMPRESSED):
-        raise OSError(f"its server sends it with Content-Encoding {coding}, which was not asked for")
-    return FileInfo(size=size, mtime_ns=_modified(response), etag=header(response, "ETag"), coding=coding)
-
-
-def length_of(response: HTTPResponse) -> int | None:
-    """Return the bytes of the body, or None if the server does not state them.
-
-    Raises:
-        OSError: The header is not a number.
-    """
-    value = header(response, "Content-Length")
-    if value is None or response.chunked:
-        return None
-    if not _NUMBER.fullmatch(value):
-        raise OSError(f"its server answers with a Content-Length of {value[:SHOWN_VALUE]}")
-    return int(value)
-
-
-def range_of(response: HTTPResponse, begin: int) -> tuple[int, int, int | None]:
-    """Return the begin and the end of a partial response, and the length of the file if the server states it.
-
-    Raises:
-        OSError: The range is missing, or does not begin at `begin`.
-    """
-    if (header(response, "Content-Type") or "").lower().startswith("multipart/"):
-        raise OSError("its server answers with several ranges where one was asked for")
-    value = header(response, "Content-Range") or "none"
-    found = _CONTENT_RANGE.fullmatch(value)
-    if found is None:
-        shown = value[:SHOWN_VALUE]
-        raise OSError(f"its server answers with a range and does not say which (Content-Range: {shown})")
-    first, last = int(found[1]), int(found[2])
-    total = None if found[3] == "*" else int(found[3])
-    if first != begin or last < first or (total is not None and last >= total):
-        raise OSError(f"its server answers with the wrong range ({value} where bytes from {begin} on were asked for)")
-    return first, last + 1, total
-
-
-def is_empty_file(response: HTTPResponse) -> bool:
-    """Check whether a server refuses a range because the file has no bytes."""
-    return _EMPTY.fullmatch(header(response, "Content-Range") or "") is not None
-
-
-def _modified(response: HTTPResponse) -> int:
-    """Return the time of the last change in nanoseconds since 1970, or 0 if the server does not state it."""
-    with suppress(TypeError, ValueError, OverflowError):
-        moment = email.utils.parsedate_to_datetime(header(response, "Last-Modified") or "")
-        return int(moment.timestamp()) * 1_000_000_000
-    return 0
-
-
 class HttpFile(RemoteStream):
     """An open file on a web server. Reading it from start to end takes one response."""
 
@@ -195,19 +124,19 @@ class _Response:
         self.is_beyond_end = self._response.status == NOT_SATISFIABLE
         try:
             self.position, self._end, total = self._announced(begin, wanted)
-            self.info = file_info(self._response, size=total)
+            self.info = _file_info(self._response, size=total)
         except OSError:
             self.close()
             raise
 
     def _announced(self, begin: int, wanted: str | None) -> tuple[int, int | None, int | None]:
         """Return the begin and the end of the bytes in the body, and the length of the file, as far as known."""
-        length = length_of(self._response)
+        length = _length_of(self._response)
         if not self.is_partial:
             return 0, length, length
         if wanted is None:
             raise OSError("its server answers with a range of the file where the whole file was asked for")
-        position, end, total = range_of(self._response, begin)
+        position, end, total = _range_of(self._response, begin)
         if length not in (None, end - position):
             raise OSError("its server answers with a range and a Content-Length that contradict each other")
         return position, end, total
@@ -215,11 +144,11 @@ class _Response:
     @property
     def is_empty_file(self) -> bool:
         """Check whether the server refuses the range because the file has no bytes."""
-        return is_empty_file(self._response)
+        return _is_empty_file(self._response)
 
     def ends_at(self, position: int) -> bool:
         """Check whether the server refuses the range because the file ends at a position."""
-        return header(self._response, "Content-Range") == f"bytes */{position}"
+        return _header(self._response, "Content-Range") == f"bytes */{position}"
 
     def check_same_file(self, info: FileInfo) -> None:
         """Check that this response and the first one are of the same file.
@@ -279,3 +208,77 @@ class _Response:
     def close(self) -> None:
         """Close the connection."""
         self._response.close()
+
+
+# -- headers ---------------------------------------------------------------------------------------------------------
+
+
+def _header(response: HTTPResponse, name: str) -> str | None:
+    """Return the value of a header, or None without one.
+
+    Raises:
+        OSError: The header occurs with different values.
+    """
+    values = {value.strip() for value in response.headers.get_all(name) or ()}
+    if len(values) > 1:
+        raise OSError(f"its server answers with several values of {name}")
+    return next(iter(values), None)
+
+
+def _file_info(response: HTTPResponse, *, size: int | None) -> FileInfo:
+    """Return the description of a file of the given size.
+
+    Raises:
+        OSError: The server compresses the file for the transfer, or its headers contradict each other.
+    """
+    coding = (_header(response, "Content-Encoding") or "identity").lower()
+    if coding not in ("identity", *_COMPRESSED):
+        raise OSError(f"its server sends it with Content-Encoding {coding}, which was not asked for")
+    return FileInfo(size=size, mtime_ns=_modified(response), etag=_header(response, "ETag"), coding=coding)
+
+
+def _length_of(response: HTTPResponse) -> int | None:
+    """Return the bytes of the body, or None if the server does not state them.
+
+    Raises:
+        OSError: The header is not a number.
+    """
+    value = _header(response, "Content-Length")
+    if value is None or response.chunked:
+        return None
+    if not _NUMBER.fullmatch(value):
+        raise OSError(f"its server answers with a Content-Length of {value[:SHOWN_VALUE]}")
+    return int(value)
+
+
+def _range_of(response: HTTPResponse, begin: int) -> tuple[int, int, int | None]:
+    """Return the begin and the end of a partial response, and the length of the file if the server states it.
+
+    Raises:
+        OSError: The range is missing, or does not begin at `begin`.
+    """
+    if (_header(response, "Content-Type") or "").lower().startswith("multipart/"):
+        raise OSError("its server answers with several ranges where one was asked for")
+    value = _header(response, "Content-Range") or "none"
+    found = _CONTENT_RANGE.fullmatch(value)
+    if found is None:
+        shown = value[:SHOWN_VALUE]
+        raise OSError(f"its server answers with a range and does not say which (Content-Range: {shown})")
+    first, last = int(found[1]), int(found[2])
+    total = None if found[3] == "*" else int(found[3])
+    if first != begin or last < first or (total is not None and last >= total):
+        raise OSError(f"its server answers with the wrong range ({value} where bytes from {begin} on were asked for)")
+    return first, last + 1, total
+
+
+def _is_empty_file(response: HTTPResponse) -> bool:
+    """Check whether a server refuses a range because the file has no bytes."""
+    return _EMPTY.fullmatch(_header(response, "Content-Range") or "") is not None
+
+
+def _modified(response: HTTPResponse) -> int:
+    """Return the time of the last change in nanoseconds since 1970, or 0 if the server does not state it."""
+    with suppress(TypeError, ValueError, OverflowError):
+        moment = email.utils.parsedate_to_datetime(_header(response, "Last-Modified") or "")
+        return int(moment.timestamp()) * 1_000_000_000
+    return 0

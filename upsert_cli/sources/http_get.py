@@ -34,7 +34,7 @@ _TRANSIENT = frozenset([408, 425, 429, 500, 502, 503, 504])
 _GONE = frozenset([404, 410])
 
 
-class TimedHandler(HTTPHandler, HTTPSHandler):
+class _TimedHandler(HTTPHandler, HTTPSHandler):
     """A handler of `urllib` whose timeout is for all headers of a response together."""
 
     def http_open(self, request: Request) -> http.client.HTTPResponse:
@@ -46,7 +46,7 @@ class TimedHandler(HTTPHandler, HTTPSHandler):
         return self.do_open(_timed(http.client.HTTPSConnection), request)
 
 
-def set_deadline(response: http.client.HTTPResponse, moment: float) -> None:
+def _set_deadline(response: http.client.HTTPResponse, moment: float) -> None:
     """Set the end of the time for reading a response of a `TimedHandler`, in monotonic seconds."""
     cast("_TimedStream", response.fp.raw).deadline = moment
 
@@ -130,7 +130,7 @@ def _response(address: str, wanted: str | None, seconds: float) -> http.client.H
     # An opener with all usual handlers would follow redirects to ftp, and from https to http.
     opener = OpenerDirector()
     opener.add_handler(ProxyHandler())
-    opener.add_handler(TimedHandler())
+    opener.add_handler(_TimedHandler())
     with _translated(f"its server does not answer within {seconds:g} s"):
         request = Request(address, headers=headers)  # noqa: S310  # http or https, see `why_refused`
         return cast("http.client.HTTPResponse", opener.open(request, timeout=seconds))
@@ -173,7 +173,7 @@ def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -
     Raises:
         TransientError: The connection broke off, or no byte arrived in time.
     """
-    set_deadline(response, until)
+    _set_deadline(response, until)
     with _translated("its server sends too few bytes a second"):
         # The response itself would stop at its Content-Length and hide bytes after it.
         return response.read1(size) if response.chunked else response.fp.read1(size)

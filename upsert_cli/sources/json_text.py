@@ -38,7 +38,7 @@ def parse(text: bytes | str) -> object:
         return json.loads(text) if _has_huge(value.values() if type(value) is dict else (value,)) else value
     except orjson.JSONDecodeError as error:
         content = text.encode() if isinstance(text, str) else text
-        raise ItemError(detail=fault_in_json(content, error.msg, error.pos)) from None
+        raise ItemError(detail=_fault_in_json(content, error.msg, error.pos)) from None
     except RecursionError:
         raise ItemError(detail=TOO_DEEP) from None
 
@@ -83,7 +83,7 @@ def _has_huge(values: Iterable[Any]) -> bool:
     return False
 
 
-def fault_in_json(text: bytes, message: str, position: int) -> str:
+def _fault_in_json(text: bytes, message: str, position: int) -> str:
     """Return the reason why a text is not JSON, in one line.
 
     Args:

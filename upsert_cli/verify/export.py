@@ -18,6 +18,7 @@ from upsert_cli.documents.stored_items import ItemForm
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds, known_prefixes
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of
+from upsert_cli.sources.formats import STDOUT
 from upsert_cli.sources.item import Item, Row, WrittenItem
 from upsert_cli.sources.readers import item_writer
 from upsert_cli.store.address import require_collection_name
@@ -26,12 +27,11 @@ from upsert_cli.store.locate import no_collection
 
 BLOCK_ROWS = 10_000  # items written at once; a row group of Parquet
 BLOCK_BYTES = 4 << 20  # bytes written at once; with 16 MiB the process grew to 300 MB, and was no faster
-STANDARD_OUTPUT = Path("-")
 CHECKED_ROWS = 100  # records between two checks of the context
 EXAMPLES = 10  # refused records in a report
 
 
-def write_items(items: Iterable[WrittenItem], file: Path, *, format_name: str) -> None:
+def _write_items(items: Iterable[WrittenItem], file: Path, *, format_name: str) -> None:
     """Write items to a file, which keeps its content until the new one is complete.
 
     Args:
@@ -49,7 +49,7 @@ def write_items(items: Iterable[WrittenItem], file: Path, *, format_name: str) -
 
 @contextmanager
 def _opened(file: Path) -> Iterator[BinaryIO]:
-    if file == STANDARD_OUTPUT:
+    if str(file) == STDOUT:
         yield sys.stdout.buffer  # the command line reports its faults
         sys.stdout.buffer.flush()  # or a full disk would show only after the end, without an error
         return
@@ -196,7 +196,7 @@ def export(
     context.progress.total = min(total, limit) if total is not None and limit is not None else total
     context.progress.stage = "loading"
     items = _written(_items(collection, limit), result, context)
-    write_items(items, file, format_name=format_name)
+    _write_items(items, file, format_name=format_name)
     result.has_changed = collection.state() != before
     return result
 

@@ -60,7 +60,7 @@ class ChromaStore(ChromaReader):
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves."""
         self._require_space(len(batch.ids))
-        faults = row_faults(batch, self._target, in_cloud=self._in_cloud)
+        faults = _row_faults(batch, self._target, in_cloud=self._in_cloud)
         good = [row for row in range(len(batch.ids)) if row not in faults]
         batch = self._as_returned(batch)
         self._unflushed = self._unflushed or bool(good)
@@ -169,7 +169,7 @@ class ChromaStore(ChromaReader):
         return self.opened.count
 
 
-def row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int, str]:
+def _row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int, str]:
     """Return one line of reason for each faulty row, by its index.
 
     Raises:
